@@ -110,7 +110,6 @@ def _equal_tables(histogram: Tensor) -> Tensor:
     before = histogram.cumsum(1) - histogram
     table = (before + step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(0, 255)
     identity = torch.arange(256, device=histogram.device)
-    table[:, 0] = 0
     return torch.where(step == 0, identity, table).to(torch.uint8)
 
 

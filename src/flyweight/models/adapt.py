@@ -1,0 +1,131 @@
+"""Fit a network made for 224 px colour photos to small inputs and any number of channels.
+
+An ImageNet network divides each side by 32: a 32 px image would reach the head as one pixel. `adapt_stem` measures the
+network instead of knowing it: it runs one blank image, notes every convolution and pool that shrinks the picture,
+and sets the earliest *level* (all modules that shrink a map of that side, so that both arms of a residual block stay
+in step) to stride 1, again and again until the last map is at least `min_map` pixels on a side.
+Weights keep their shapes, so pretrained ones still load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flyweight.errors import ModelError
+
+SMALL_INPUT = 64  # px: up to here stems are adapted unless the caller says otherwise
+MIN_MAP = 4  # px: side of the last feature map that small inputs must keep
+
+_STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """A module that was seen to make a feature map smaller, and the sides (px) before and after it."""
+
+    module: nn.Module
+    before: int
+    after: int
+
+
+def default_min_map(image_size: int) -> int:
+    """Return the side in px that the last feature map must keep: 4 up to 64 px, otherwise whatever the network gives."""
+    return MIN_MAP if image_size <= SMALL_INPUT else 1
+
+
+def adapt_stem(net: nn.Module, name: str, in_chans: int, image_size: int, min_map: int) -> nn.Module:
+    """Return `net`, its early strides set to 1 in place until its last feature map has a side of `min_map` px or more.
+
+    A network without strided convolutions or pools before its head (a plain ViT) is returned as it is.
+
+    Raises:
+        ModelError: The input is too small for the network, or its stem cannot be changed without breaking it.
+    """
+    shrinks = trace(net, name, in_chans, image_size)
+    while shrinks and min(shrink.after for shrink in shrinks) < min_map:
+        level = shrinks[0].before
+        for shrink in shrinks:
+            if shrink.before == level:
+                _keep_size(shrink.module)
+        shrinks = trace(net, name, in_chans, image_size)
+    return net
+
+
+def trace(net: nn.Module, name: str, in_chans: int, image_size: int) -> list[Shrink]:
+    """Run one blank image through `net` and return what shrank the picture, in order of execution.
+
+    Raises:
+        ModelError: The network cannot take (1, `in_chans`, `image_size`, `image_size`).
+    """
+    shrinks: list[Shrink] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        before, after = inputs[0].shape[-1], output.shape[-1]
+        if after < before and max(_pair(module.stride)) > 1:
+            shrinks.append(Shrink(module, before, after))
+
+    handles = [module.register_forward_hook(note) for module in net.modules() if isinstance(module, _STRIDED)]
+    try:
+        with evaluating(net), torch.no_grad():
+            net(torch.zeros(1, in_chans, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
+        raise ModelError(
+            f"{name} cannot take {in_chans} × {image_size} × {image_size} px: {str(error).splitlines()[0][:160]}",
+            do=f"use a larger image_size than {image_size}, or a network made for small images such as tiny_cnn_16",
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shrinks
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Hold `net` in evaluation mode, then give every module its own mode back."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def set_channels(net: nn.Module, in_chans: int) -> nn.Module:
+    """Return `net` with its first convolution replaced in place by one of `in_chans` channels, newly initialised."""
+    if in_chans == 3:
+        return net
+    path, old = next((path, m) for path, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        in_chans,
+        old.out_channels,
+        _pair(old.kernel_size),
+        _pair(old.stride),
+        old.padding,
+        bias=old.bias is not None,
+    )
+    net.set_submodule(path, new)
+    return net
+
+
+def _keep_size(module: nn.Module) -> None:
+    """Set stride 1 so that the module gives a map of about the side it takes."""
+    kernel = _pair(module.kernel_size)
+    patches = kernel == _pair(module.stride)
+    module.stride = (1, 1)
+    if isinstance(module, nn.Conv2d):
+        if patches and kernel != (1, 1) and module.padding == (0, 0):
+            module.padding = (kernel[0] // 2, kernel[1] // 2)
+    elif patches:  # a 2 × 2 pool of stride 2 would lose one pixel at stride 1, and part from a residual arm
+        module.kernel_size, module.padding = (1, 1), (0, 0)
+
+
+def _pair(value: object) -> tuple[int, int]:
+    if isinstance(value, (tuple, list)):
+        return (int(value[0]), int(value[-1]))
+    return (int(value), int(value))  # type: ignore[call-overload]

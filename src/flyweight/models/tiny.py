@@ -1,0 +1,108 @@
+"""Our own small networks: three families with a width dial, 2k to 300k parameters, that train fast on a CPU.
+
+`TinyCNN` and `TinyResNet` are dense: with this few channels a dense 3 × 3 convolution keeps a CPU busier than a
+depthwise one, and there are half as many layers to launch. `TinyDS` is depthwise-separable: fewest MACs and
+parameters, for microcontrollers and tight size limits.
+
+All three see the same pyramid: the trunk starts at 16–40 px whatever the input (one stride-2 convolution for each
+halving above that) and halves three times (`TinyCNN`, `TinyDS`) or twice (`TinyResNet`).
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+_TRUNK_SIDE = 40  # px: the largest side at which the first full-resolution stage is still cheap
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, batch norm, ReLU; (N, C, H, W) to (N, `width`, H / `stride`, W / `stride`)."""
+
+    def __init__(self, in_chans: int, width: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(in_chans, width, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+
+class BasicBlock(nn.Module):
+    """The two-convolution residual block of ResNet, with a 1 × 1 convolution where the shape changes.
+
+    Source: He et al., Deep Residual Learning, arXiv:1512.03385, section 3.3, option B.
+    """
+
+    def __init__(self, in_chans: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(in_chans, width, stride=stride)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.act = nn.ReLU(inplace=True)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_chans != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(in_chans, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, width, H / stride, W / stride)."""
+        residual: Tensor = self.norm2(self.conv2(self.conv1(x)))
+        out: Tensor = self.act(residual + self.shortcut(x))
+        return out
+
+
+def tiny_cnn(num_classes: int, in_chans: int, image_size: int, *, width: int = 16) -> nn.Sequential:
+    """Return a plain stack of 3 × 3 convolutions: width, 2×, 4×, 4×; 6k parameters at width 5, 240k at 32."""
+    widths = (2 * width, 4 * width, 4 * width)
+    trunk: list[nn.Module] = []
+    before = width
+    for after in widths:
+        trunk.append(ConvNormAct(before, after, stride=2))
+        before = after
+    return _assemble(_stem(in_chans, width, image_size), trunk, before, num_classes)
+
+
+def tiny_resnet(
+    num_classes: int, in_chans: int, image_size: int, *, width: int = 16, depth: int = 1
+) -> nn.Sequential:
+    """Return a ResNet of 6 × `depth` + 2 layers and three stages: width, 2×, 4×; 78k parameters at width 16, depth 1.
+
+    Source: depth 1, width 16 is the ResNet-8 of MLPerf Tiny, arXiv:2106.07597; depth 3 the ResNet-20 of
+    arXiv:1512.03385, section 4.2. Changed: the stem strides when the input is larger than 40 px.
+    """
+    trunk: list[nn.Module] = []
+    before = width
+    for stage, after in enumerate((width, 2 * width, 4 * width)):
+        for block in range(depth):
+            trunk.append(BasicBlock(before, after, stride=2 if stage > 0 and block == 0 else 1))
+            before = after
+    return _assemble(_stem(in_chans, width, image_size), trunk, before, num_classes)
+
+
+def tiny_ds(num_classes: int, in_chans: int, image_size: int, *, width: int = 16) -> nn.Sequential:
+    """Return a depthwise-separable stack: width, 2×, 4×, 4×, 8×; 5k parameters at width 8, 61k at 32.
+
+    Source: the blocks of MobileNet, arXiv:1704.04861, section 3.1.
+    """
+    trunk: list[nn.Module] = []
+    before = width
+    for after, stride in ((2 * width, 2), (4 * width, 2), (4 * width, 1), (8 * width, 2)):
+        trunk += [ConvNormAct(before, before, stride=stride, groups=before), ConvNormAct(before, after, kernel=1)]
+        before = after
+    return _assemble(_stem(in_chans, width, image_size), trunk, before, num_classes)
+
+
+def _stem(in_chans: int, width: int, image_size: int) -> list[nn.Module]:
+    """Return stride-2 convolutions down to at most 40 px, or one of stride 1 when the input is that small already."""
+    halvings = max(0, math.ceil(math.log2(image_size / _TRUNK_SIDE)))
+    strides = [2] * halvings or [1]
+    return [ConvNormAct(in_chans if i == 0 else width, width, stride=stride) for i, stride in enumerate(strides)]
+
+
+def _assemble(stem: list[nn.Module], trunk: list[nn.Module], features: int, num_classes: int) -> nn.Sequential:
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(features, num_classes)]
+    network = nn.Sequential(*stem, *trunk, *head)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network

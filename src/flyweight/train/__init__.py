@@ -1,0 +1,1 @@
+"""From images and a recipe to trained weights. Start with `loop.py`."""

@@ -1,0 +1,58 @@
+"""Checkpoints: the whole `State` of a run in one file, replaced atomically, read back without pickle."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flyweight.errors import TrainingError
+from flyweight.files import write_bytes
+from flyweight.train.loop import State
+
+FORMAT = 1
+
+
+def save_checkpoint(state: State, path: Path) -> None:
+    """Write weights, average, optimizer, position and history to `path`, whole or not at all.
+
+    Raises:
+        OutputError: The disk is full or the folder cannot be written; the checkpoint before is untouched.
+    """
+    content = {
+        "format": FORMAT,
+        "network": state.network.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "average": state.average.state_dict() if state.average else None,
+        "position": {"epoch": state.epoch, "step": state.step, "images_seen": state.images_seen},
+        "loss_sum": state.loss_sum,
+        "history": state.history,
+        "best": state.best,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_checkpoint(state: State, path: Path, device: str) -> None:
+    """Put what `save_checkpoint` wrote back into `state`. There is no random state: see `loop.py`.
+
+    Raises:
+        TrainingError: The file is no checkpoint, or of another network.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state.network.load_state_dict(content["network"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        if state.average is not None:
+            state.average.load_state_dict(content["average"])
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError, TypeError) as error:
+        raise TrainingError(
+            f"{path} cannot be resumed: {str(error).splitlines()[0]}",
+            do="start again in an empty folder, or with --restart",
+        ) from error
+    position = content["position"]
+    state.epoch, state.step, state.images_seen = position["epoch"], position["step"], position["images_seen"]
+    state.loss_sum, state.history, state.best = content["loss_sum"], content["history"], content["best"]

@@ -1,0 +1,190 @@
+"""The training loop. Read this first.
+
+`train` is a generator: it yields after every step and every epoch, and whoever iterates logs, saves, stops, or reports to
+a search. It keeps nothing of its own: all that changes is in `State`, and everything random is a function of (seed,
+epoch, step). So a run that stops anywhere and continues from a saved `State` ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flyweight.data.batches import Batches
+from flyweight.errors import TrainingError
+from flyweight.train.optim import Average, learning_rate
+from flyweight.train.recipe import Recipe
+
+CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
+
+
+@dataclass
+class State:
+    """All that training changes. `network` takes images (N, C, H, W) and gives logits (N, K)."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average | None = None
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    images_seen: int = 0  # within the epoch
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Any] | None = None  # {"accuracy", "epoch", "weights"} where the recipe selects the best
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the running average where there is one."""
+        return self.average.network if self.average else self.network
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step was made: `step` of `steps` in `epoch` (from 0)."""
+
+    epoch: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch was made and validated. `row` has epoch, train_loss, val_loss, val_accuracy, lr, images_per_second."""
+
+    row: dict[str, float]
+
+
+def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Batches) -> Iterator[StepDone | EpochDone]:
+    """Train until `recipe.epochs`, from wherever `state` stands.
+
+    Raises:
+        TrainingError: The loss became NaN or infinite, or one image does not fit into memory.
+    """
+    steps = len(train_batches)
+    take_step = Stepper(state, recipe)
+    for epoch in range(state.epoch, recipe.epochs):
+        started, seen_before = time.perf_counter(), state.images_seen
+        for images, targets in train_batches.epoch(epoch, start=state.step):
+            seed_step(recipe.seed, epoch, state.step)
+            lr = learning_rate(recipe, (epoch * steps + state.step) / (recipe.epochs * steps))
+            state.loss_sum += take_step(images, targets, lr) * len(images)
+            state.images_seen += len(images)
+            state.step += 1
+            if state.step % CHECK_EVERY == 0 or state.step == steps:
+                _stop_if_not_finite(state, recipe, steps)
+            yield StepDone(epoch, state.step, steps)
+        seconds = time.perf_counter() - started
+        row = {"epoch": epoch + 1, "lr": lr, "train_loss": float(state.loss_sum) / max(state.images_seen, 1)}
+        row |= {"images_per_second": (state.images_seen - seen_before) / seconds, "train_seconds": seconds}
+        row |= validate(state.judged, val_batches, recipe)
+        _finish_epoch(state, recipe, row)
+        yield EpochDone(row)
+
+
+class Stepper:
+    """Makes one optimizer step on one batch, in as many passes as memory asks for."""
+
+    def __init__(self, state: State, recipe: Recipe) -> None:
+        self.state, self.recipe, plan = state, recipe, recipe.settled()
+        self.micro_batch = plan.micro_batch
+        self.autocast = torch.autocast(plan.device.split(":")[0], torch.bfloat16, enabled=plan.precision == "bf16")
+        self.weights = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=plan.device)
+        self.forward: Any = torch.compile(state.network) if plan.compile else state.network
+
+    def __call__(self, images: Tensor, targets: Tensor, lr: float) -> Tensor:
+        """Return the mean loss (0-dim, on the device, not waited for)."""
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        loss = self._backward(images, targets)
+        if self.recipe.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.state.network.parameters(), self.recipe.clip_grad_norm)
+        self.state.optimizer.step()
+        if self.state.average:
+            self.state.average.update(self.state.network)
+        return loss
+
+    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
+        while True:
+            try:
+                return self._passes(images, targets)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if self.micro_batch == 1:
+                    raise TrainingError(
+                        f"out of memory on a single image of {tuple(images.shape[1:])} px",
+                        do="choose a smaller data.image_size or a smaller model",
+                    ) from error
+                self.micro_batch = (min(self.micro_batch, len(images)) + 1) // 2
+
+    def _passes(self, images: Tensor, targets: Tensor) -> Tensor:
+        self.state.network.train()
+        self.state.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=images.device)
+        for part, wanted in zip(images.split(self.micro_batch), targets.split(self.micro_batch), strict=True):
+            with self.autocast:
+                logits = self.forward(part)
+            loss = F.cross_entropy(
+                logits.float(), wanted, weight=self.weights, label_smoothing=self.recipe.label_smoothing
+            ) * (len(part) / len(images))
+            loss.backward()
+            total += loss.detach()
+        return total
+
+
+def predict_logits(network: nn.Module, batches: Batches, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return logits (N, K) float32 and labels (N,) of every image, in order, on the CPU."""
+    plan = recipe.settled()
+    network.eval()
+    logits, labels = [], []
+    with torch.inference_mode(), torch.autocast(
+        plan.device.split(":")[0], torch.bfloat16, enabled=plan.precision == "bf16"
+    ):
+        for images, wanted in batches.epoch(0):
+            logits.append(network(images).float())
+            labels.append(wanted)
+    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
+
+
+def validate(network: nn.Module, batches: Batches, recipe: Recipe) -> dict[str, float]:
+    """Return val_loss (nats per image) and val_accuracy (0 to 1)."""
+    logits, labels = predict_logits(network, batches, recipe)
+    accuracy = (logits.argmax(1) == labels).float().mean()
+    return {"val_loss": float(F.cross_entropy(logits, labels)), "val_accuracy": float(accuracy)}
+
+
+def seed_step(seed: int, epoch: int, step: int) -> None:
+    """Make dropout and stochastic depth of one step a function of (seed, epoch, step)."""
+    torch.manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for the allocator's failure on a GPU and, by its message, on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _stop_if_not_finite(state: State, recipe: Recipe, steps: int) -> None:
+    if torch.isfinite(state.loss_sum):
+        return
+    first = max(0, (state.step - 1) // CHECK_EVERY * CHECK_EVERY)
+    raise TrainingError(
+        f"the loss became {float(state.loss_sum)} between steps {first} and {state.step} of {steps} "
+        f"in epoch {state.epoch + 1} (optim.lr={recipe.optim.lr:g}, precision={recipe.settled().precision})",
+        do=f"lower the rate (--set optim.lr={recipe.optim.lr / 10:g}), warm up longer or set clip_grad_norm=1; "
+        "the last good checkpoint is kept",
+    )
+
+
+def _finish_epoch(state: State, recipe: Recipe, row: dict[str, float]) -> None:
+    state.history.append(row)
+    if recipe.select == "best" and (state.best is None or row["val_accuracy"] > state.best["accuracy"]):
+        weights = {name: value.detach().clone() for name, value in state.judged.state_dict().items()}
+        state.best = {"accuracy": row["val_accuracy"], "epoch": state.epoch + 1, "weights": weights}
+    state.epoch, state.step, state.images_seen = state.epoch + 1, 0, 0
+    state.loss_sum = torch.zeros_like(state.loss_sum)

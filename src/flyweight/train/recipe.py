@@ -1,0 +1,267 @@
+"""Everything that decides one training run, as a YAML file. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flyweight.data.policy import AugmentPolicy
+from flyweight.errors import RecipeError
+from flyweight.files import write_text
+
+Precision = Literal["fp32", "bf16"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPart(_Part):
+    """Which network. `args` go to its builder (width, dropout, ...)."""
+
+    name: str = "tiny_resnet8_16"
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataPart(_Part):
+    """From files to pixels.
+
+    Attributes:
+        image_size: Side in px; None: the native side of small images of one size, else 64.
+        channels: 1, 3 or 4; None: what the images have.
+        resize: crop (short side to image_size, centre), stretch or pad. The runtime does the same.
+        shape_policy: fixed: every image is stored at image_size; ragged: stored with its own shape a little larger,
+            so that random_resized_crop sees it; auto: ragged where random_resized_crop asks for it.
+        val_fraction: Share of the training images kept for validation, by content hash.
+        test_fraction: Share sealed as test part where the source has no official one.
+        group: Column, or pattern with one group, naming what must stay on one side of the split.
+        split_seed: Salt of the split.
+    """
+
+    image_size: int | None = Field(default=None, ge=8, le=1024)
+    channels: Literal[1, 3, 4] | None = None
+    resize: Literal["crop", "stretch", "pad"] = "crop"
+    interpolation: Literal["bilinear", "bicubic", "box"] = "bilinear"
+    shape_policy: Literal["auto", "fixed", "ragged"] = "auto"
+    val_fraction: float = Field(default=0.1, gt=0.0, lt=0.9)
+    test_fraction: float = Field(default=0.15, gt=0.0, lt=0.9)
+    group: str | None = None
+    split_seed: int = 0
+
+
+class OptimPart(_Part):
+    """The optimizer, by its timm name: sgd (Nesterov), adamw, nadam, rmsprop, lion, muon, ..."""
+
+    name: str = "sgd"
+    lr: float = Field(default=0.1, gt=0.0)
+    weight_decay: float = Field(default=5e-4, ge=0.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    betas: tuple[float, float] | None = None
+    eps: float | None = Field(default=None, gt=0.0)
+
+
+class SchedulePart(_Part):
+    """The learning rate as a function of the share of steps done.
+
+    Attributes:
+        warmup_fraction: Share of the steps during which the rate rises linearly from zero.
+        final_fraction: Last learning rate as a share of the peak (cosine, onecycle).
+        milestones: Shares of the run after which the rate is multiplied by `factor` (step).
+    """
+
+    name: Literal["cosine", "onecycle", "step", "constant"] = "cosine"
+    warmup_fraction: Fraction = 0.05
+    final_fraction: Fraction = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    factor: float = Field(default=0.1, gt=0.0, lt=1.0)
+
+
+class Resolved(_Part):
+    """What probing decided before step 1; a resumed run takes it as it stands and never probes again.
+
+    Attributes:
+        micro_batch: Images per forward pass; batch_size / micro_batch passes make one step.
+        resident: True where the decoded pixels are held in the memory of the device.
+        class_weights: Loss weight of each class, mean 1; None: all the same.
+        sampling: True where classes are drawn equally often.
+        probe: Training images per second of each combination tried.
+    """
+
+    device: str
+    precision: Precision
+    channels_last: bool
+    compile: bool
+    threads: int = Field(ge=1)
+    micro_batch: int = Field(ge=1)
+    resident: bool
+    image_size: int
+    channels: int
+    shape_policy: Literal["fixed", "ragged"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_weights: tuple[float, ...] | None = None
+    sampling: bool = False
+    probe: dict[str, float] = Field(default_factory=dict)
+
+
+class Recipe(_Part):
+    """One training run. Every field has a default; the shipped recipes state the result they give.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images per optimizer step, whatever the memory allows at once.
+        label_smoothing: Share of each target spread over all classes.
+        clip_grad_norm: Largest norm of the gradient; None: not clipped.
+        ema_decay: Decay of the running average of weights that is validated and kept; None: none.
+        balance: What to do about unequal classes: none, loss (class weights), sampling, or auto: loss where the
+            largest class has over five times the images of the smallest.
+        select: Which epoch's weights are kept: the last, or the best on validation.
+        precision, channels_last, compile, threads: auto: chosen by a short probe, then written down.
+        expected: Measured results of this recipe, for people; not read by the program.
+    """
+
+    name: str = "custom"
+    description: str = ""
+    expected: dict[str, str] = Field(default_factory=dict)
+    model: ModelPart = ModelPart()
+    data: DataPart = DataPart()
+    augment: AugmentPolicy = AugmentPolicy()
+    optim: OptimPart = OptimPart()
+    schedule: SchedulePart = SchedulePart()
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=2)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clip_grad_norm: float | None = Field(default=None, gt=0.0)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    balance: Literal["auto", "none", "loss", "sampling"] = "auto"
+    select: Literal["last", "best"] = "last"
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["auto"] | Precision = "auto"
+    channels_last: Literal["auto"] | bool = "auto"
+    compile: Literal["auto"] | bool = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    resolved: Resolved | None = None
+
+    def with_settings(self, settings: Sequence[str]) -> Recipe:
+        """Return the recipe changed by `key.path=value` settings, values in YAML.
+
+        Raises:
+            RecipeError: A setting is not of that form, or the changed recipe is not valid.
+        """
+        content = self.model_dump(mode="json")
+        for setting in settings:
+            _apply(content, setting)
+        return _validate(content, where="--set " + " --set ".join(settings))
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as YAML, whole or not at all."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def settled(self) -> Resolved:
+        """Return what probing decided; only for a recipe that has been resolved."""
+        assert self.resolved is not None, "the recipe has not been resolved"
+        return self.resolved
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Return a shipped recipe by name, or one from a YAML file.
+
+    Raises:
+        RecipeError: No such recipe or file, not YAML, unknown keys or impossible values (all reported together).
+    """
+    path = Path(name)
+    shipped = shipped_recipes()
+    if str(name) in shipped:
+        text, where = shipped[str(name)], f"shipped recipe {str(name)!r}"
+    elif path.is_file():
+        text, where = _read(path), str(path)
+    else:
+        close = difflib.get_close_matches(str(name), shipped, n=3, cutoff=0.4) or sorted(shipped)
+        raise RecipeError(
+            f"there is no recipe or file {str(name)!r}",
+            do=f"name a YAML file or one of: {', '.join(close)} (all: flyweight recipe list)",
+        )
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise RecipeError(f"{where}{line} is not YAML: {problem}", do="mend that line") from error
+    if not isinstance(content, dict):
+        raise RecipeError(
+            f"{where} holds {type(content).__name__} {str(content)[:60]!r}, not a mapping of recipe keys",
+            do="start from a shipped one: flyweight recipe show NAME > my.yaml",
+        )
+    return _validate(content, where=where)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the YAML text of every shipped recipe, by name."""
+    folder = resources.files("flyweight.train") / "recipes"
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in sorted(files, key=str)}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read as text: {error}", do="give a UTF-8 YAML file") from error
+
+
+def _apply(content: dict[str, Any], setting: str) -> None:
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {setting!r} is not of the form key=value", do="write e.g. --set optim.lr=0.1")
+    target: Any = content
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(target.get(parent), dict):
+            target[parent] = {}
+        target = target[parent]
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {setting!r}: the value {value!r} is not YAML", do="quote it") from error
+
+
+def _validate(content: Mapping[str, Any], *, where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = list(_problems(error))
+        raise RecipeError(
+            f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}: " + "; ".join(problems),
+            do="correct " + ", ".join(sorted({problem.split(" ", 1)[0] for problem in problems})),
+        ) from error
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"] if part not in {"literal['auto']", "constrained-int"})
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(item["loc"][-1]), _keys(item["loc"][:-1]), n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            yield f"{path} is not a recipe key (value {item['input']!r}){hint}"
+        else:
+            yield f"{path or 'recipe'} {item['msg'].lower()} (value {str(item['input'])[:80]!r})"
+
+
+def _keys(path: Sequence[int | str]) -> list[str]:
+    part: type[BaseModel] = Recipe
+    for name in path:
+        if str(name) not in part.model_fields:
+            break
+        annotation = part.model_fields[str(name)].annotation
+        options = [annotation, *get_args(annotation)]
+        part = next((kind for kind in options if isinstance(kind, type) and issubclass(kind, BaseModel)), part)
+    return list(part.model_fields)

@@ -1,0 +1,283 @@
+"""One training run in a folder: prepare, resolve, loop, checkpoint; stop it anywhere and call it again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from flyweight.data.batches import Batches
+from flyweight.data.dataset import Dataset
+from flyweight.data.split import Split
+from flyweight.errors import RecipeError
+from flyweight.files import replace_file, write_json
+from flyweight.models.architecture import Architecture
+from flyweight.runtime.environment import environment
+from flyweight.train.checkpoint import load_checkpoint, save_checkpoint
+from flyweight.train.loop import EpochDone, State, StepDone, train
+from flyweight.train.optim import Average, make_optimizer
+from flyweight.train.prepare import Prepared, Progress, prepare
+from flyweight.train.probe import on_device, resolve
+from flyweight.train.recipe import Recipe
+from flyweight.train.trained import FACTS, RECIPE, Trained
+
+CHECKPOINT, HISTORY, REQUEST = "checkpoint.pt", "history.jsonl", "recipe.yaml"
+CHECKPOINT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Resolving:
+    """The run has its recipe: probed just now, or read back. `resumed_at` counts epochs done before."""
+
+    recipe: Recipe
+    resumed_at: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is complete and saved."""
+
+    trained: Trained
+
+
+Event = Resolving | StepDone | EpochDone | Finished
+
+
+def run(
+    dataset: Dataset,
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str | None = None,
+    parts: Split | None = None,
+    initial: Trained | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Event]:
+    """Train in the folder `out`, continuing what a stopped run left there, and end with `Finished`.
+
+    Args:
+        parts: The split to use; by default the one the recipe asks for.
+        initial: Weights to start from; what does not fit (another number of classes) starts afresh.
+        progress: Called with (images decoded, images in all) while the cache is built.
+
+    Raises:
+        RecipeError: The folder holds a run of another recipe.
+        TrainingError: The loss is not finite, or memory is too small.
+        OutputError: The folder cannot be written.
+    """
+    out = Path(out)
+    if (out / FACTS).exists():
+        _same_recipe(recipe, out)
+        yield Finished(Trained.load(out))
+        return
+    prepared = prepare(dataset, recipe, parts=parts, progress=progress)
+    _claim(recipe, out)
+    architecture = architecture_for(recipe, prepared)
+    recipe = _resolved(recipe, prepared, architecture, out, device or default_device())
+    plan = recipe.settled()
+    torch.set_num_threads(plan.threads)
+    state = _state(recipe, architecture, initial)
+    if (out / CHECKPOINT).exists():
+        load_checkpoint(state, out / CHECKPOINT, plan.device)
+    yield Resolving(recipe, state.epoch)
+    yield from _loop(state, recipe, prepared, out)
+    yield Finished(_finish(state, recipe, prepared, architecture, out))
+
+
+def train_and_wait(dataset: Dataset, recipe: Recipe, out: Path, **options: Any) -> Trained:
+    """Run to the end and return the result; see `run`."""
+    for event in run(dataset, recipe, out, **options):
+        if isinstance(event, Finished):
+            return event.trained
+    raise AssertionError("a run ends with Finished")
+
+
+def batches_for(prepared: Prepared, recipe: Recipe) -> tuple[Batches, Batches]:
+    """Return training and validation batches as the resolved recipe says."""
+    plan = recipe.settled()
+    classes = len(prepared.dataset.classes)
+    weights = _sampling_weights(prepared.train_labels, classes) if plan.sampling else None
+    common: dict[str, Any] = {"image_size": plan.image_size, "num_classes": classes, "device": plan.device}
+    training = Batches(
+        prepared.train_store,
+        prepared.train_labels,
+        batch_size=recipe.batch_size,
+        policy=recipe.augment,
+        seed=recipe.seed,
+        resident=plan.resident,
+        train=True,
+        weights=weights,
+        **common,
+    )
+    size = min(max(recipe.batch_size, 64), 512)
+    validation = Batches(
+        prepared.val_store,
+        prepared.val_labels,
+        batch_size=size,
+        policy=None,
+        seed=0,
+        resident=None,
+        train=False,
+        **common,
+    )
+    return training, validation
+
+
+def architecture_for(recipe: Recipe, prepared: Prepared) -> Architecture:
+    """Return the architecture the recipe names, for these classes and pixels."""
+    pixels = prepared.preprocess
+    return Architecture(
+        name=recipe.model.name,
+        num_classes=len(prepared.dataset.classes),
+        in_chans=pixels.channels,
+        image_size=pixels.image_size,
+        args=dict(recipe.model.args),
+        mean=pixels.mean,
+        std=pixels.std,
+    )
+
+
+def default_device() -> str:
+    """Return cuda where there is a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, out: Path, device: str) -> Recipe:
+    if (out / RECIPE).exists():
+        return Recipe.model_validate(yaml.safe_load((out / RECIPE).read_text("utf-8")))
+    resident = Batches.fits(prepared.train_store, device)
+    draft = recipe.model_copy(update={"resolved": None})
+    training = Batches(
+        prepared.train_store,
+        prepared.train_labels,
+        batch_size=recipe.batch_size,
+        image_size=prepared.preprocess.image_size,
+        policy=recipe.augment,
+        num_classes=len(prepared.dataset.classes),
+        seed=recipe.seed,
+        device=device,
+        resident=False,
+        train=True,
+    )
+    sample = next(iter(training.epoch(0)))
+
+    def build() -> nn.Module:
+        torch.manual_seed(recipe.seed)
+        return architecture.build().train()
+
+    settled = resolve(draft, prepared, build, sample, device=device, resident=resident)
+    settled.save(out / RECIPE)
+    return settled
+
+
+def _state(recipe: Recipe, architecture: Architecture, initial: Trained | None) -> State:
+    torch.manual_seed(recipe.seed)
+    network = architecture.build()
+    if initial is not None:
+        _take_weights(network, initial)
+    network = on_device(network.train(), recipe.settled())
+    average = Average(network, recipe.ema_decay) if recipe.ema_decay else None
+    loss_sum = torch.zeros((), dtype=torch.float64, device=recipe.settled().device)
+    return State(network, make_optimizer(network, recipe.optim), average, loss_sum=loss_sum)
+
+
+def _take_weights(network: nn.Module, initial: Trained) -> None:
+    own = network.state_dict()
+    fitting = {name: value for name, value in initial.weights.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict({**own, **fitting})
+
+
+def _loop(state: State, recipe: Recipe, prepared: Prepared, out: Path) -> Iterator[Event]:
+    training, validation = batches_for(prepared, recipe)
+    saved = time.monotonic()
+    for event in train(state, recipe, training, validation):
+        if isinstance(event, EpochDone):
+            _log(state, out)
+        if isinstance(event, EpochDone) or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save_checkpoint(state, out / CHECKPOINT)
+            saved = time.monotonic()
+        yield event
+
+
+def _log(state: State, out: Path) -> None:
+    """Rewrite the history whole: a resumed run neither repeats nor loses a row."""
+    with replace_file(out / HISTORY, "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in state.history)
+
+
+def _finish(state: State, recipe: Recipe, prepared: Prepared, architecture: Architecture, out: Path) -> Trained:
+    best = state.best if recipe.select == "best" else None
+    weights = best["weights"] if best else state.judged.state_dict()
+    row = state.history[best["epoch"] - 1 if best else -1]
+    trained = Trained(
+        architecture=architecture,
+        weights={name: value.detach().cpu() for name, value in weights.items()},
+        recipe=recipe,
+        classes=prepared.dataset.classes,
+        preprocess=prepared.preprocess,
+        split=prepared.split.rule,
+        data=data_facts(prepared.dataset, prepared.split),
+        history=tuple(state.history),
+        metrics={"val_accuracy": row["val_accuracy"], "val_loss": row["val_loss"], "val_n": len(prepared.split.val)},
+        environment=environment(),
+    )
+    write_tensorboard(trained, out / "tensorboard")
+    trained.save(out)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return trained
+
+
+def write_tensorboard(trained: Trained, folder: Path) -> None:
+    """Write the history as TensorBoard scalars."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+        for row in trained.history:
+            for name in ("train_loss", "val_loss", "val_accuracy", "lr"):
+                writer.add_scalar(name, row[name], int(row["epoch"]))  # type: ignore[no-untyped-call]
+
+
+def data_facts(dataset: Dataset, parts: Split) -> dict[str, Any]:
+    """Return what identifies the data: name, fingerprint, counts per part, images left out."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint(),
+        "train": len(parts.train),
+        "val": len(parts.val),
+        "test": len(parts.test),
+        "quarantined": len(dataset.quarantined),
+    }
+
+
+def _sampling_weights(labels: np.ndarray[Any, Any], classes: int) -> np.ndarray[Any, Any]:
+    counts = np.bincount(labels, minlength=classes)
+    weights: np.ndarray[Any, Any] = 1.0 / counts[labels]
+    return weights
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Write the requested recipe, or check that the folder is a run of it."""
+    if (out / REQUEST).exists():
+        _same_recipe(recipe, out)
+        return
+    recipe.save(out / REQUEST)
+    write_json(out / "environment.json", environment())
+
+
+def _same_recipe(recipe: Recipe, out: Path) -> None:
+    there = Recipe.model_validate(yaml.safe_load((out / REQUEST).read_text("utf-8")))
+    mine, theirs = recipe.model_dump(), there.model_dump()
+    differ = [key for key in mine if mine[key] != theirs[key] and key != "resolved"]
+    if differ:
+        raise RecipeError(
+            f"{out} holds a run of another recipe: {', '.join(f'{key} is {theirs[key]!r}' for key in differ)}",
+            do="choose another --out, or empty that folder to start again",
+        )
