@@ -128,7 +128,8 @@ def fold(network: nn.Module, architecture: Architecture) -> tuple[nn.Module, Arc
     """Return the folded copy of `network`, in evaluation mode, and the architecture that builds it again."""
     if architecture.folded:
         return network.eval(), architecture
-    return fold_network(network, architecture.example()), architecture.fold()
+    device = next(network.parameters()).device
+    return fold_network(network, architecture.example().to(device)), architecture.fold()
 
 
 def _fold_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:

@@ -76,6 +76,8 @@ def prepare(
         train_store = build_fixed(dataset, parts.train, preprocess, progress=progress)
     val_store = build_fixed(dataset, parts.val, preprocess, progress=progress)
     mean, std = _statistics(val_store if policy == "ragged" else train_store)
+    if preprocess.resize == "pad":  # the padding is the mean, and the pixels are already padded
+        mean = preprocess.mean
     preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
     return Prepared(dataset, parts, preprocess, policy, train_store, val_store)
 

@@ -1,0 +1,50 @@
+"""`flyweight train`: one recipe, one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flyweight.cli.progress import TrainingProgress, need_train_extra
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="A folder, CSV, archive, .npz, or mnist:DIR, cifar10:DIR, sample, ...")],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe (flyweight recipe list) or a YAML file.")] = "default",
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command continues it.")] = Path("runs/train"),
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, e.g. optim.lr=0.1.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Where the bundle goes; default: OUT/bundle.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column or pattern of what must stay on one side.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Train one recipe in a folder, and export it as a bundle.
+
+    Stop it with Ctrl-C or lose power: the same command continues, and ends with the same weights.
+    """
+    need_train_extra()
+    from flyweight.data.sources import load_data
+    from flyweight.export import export
+    from flyweight.train.recipe import load_recipe
+    from flyweight.train.run import Finished, run
+
+    chosen = load_recipe(recipe).with_settings(set_ or [])
+    group = group or chosen.data.group
+    dataset = load_data(data, group=group)
+    trained = None
+    with TrainingProgress(quiet=as_json) as bars:
+        for event in run(dataset, chosen, out, device=device, progress=bars.decoded):
+            bars.show(event, chosen.epochs)
+            trained = event.trained if isinstance(event, Finished) else trained
+    assert trained is not None
+    shipped = export(trained, dataset, bundle or out / "bundle")
+    result = {**trained.metrics, "run": str(out), "bundle": str(shipped.path), "epochs": len(trained.history)}
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"validation accuracy {100 * trained.metrics['val_accuracy']:.2f} % of {int(trained.metrics['val_n'])} images")
+    print(f"run     {out}\nbundle  {shipped.path}")
+    print(f"next    flyweight verify {shipped.path} --data {data}")

@@ -1,0 +1,184 @@
+"""The model card: what the network is, what it was trained on, how well it does, and how each number was got."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from flyweight import __version__
+from flyweight.errors import ModelError
+from flyweight.export.parity import Parity
+from flyweight.models.architecture import Architecture
+from flyweight.models.cost import Cost
+from flyweight.models.zoo import find
+
+_SHOWN_CLASSES = 50
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is written from.
+
+    Attributes:
+        size_bytes: Of the model file.
+        accuracy: Metric to value, None when the test part has not been opened.
+        preprocess: What `Preprocess.to_json()` gives.
+    """
+
+    name: str
+    architecture: Architecture
+    classes: Sequence[str]
+    preprocess: Mapping[str, Any]
+    cost: Cost
+    size_bytes: int
+    parity: Parity
+    accuracy: Mapping[str, Any] | None
+    split_rule: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+def card(facts: CardFacts) -> str:
+    """Return the card as Markdown with the YAML front matter that model hubs read."""
+    sections = (
+        _front_matter(facts),
+        f"# {facts.name}\n\n{_summary(facts)}",
+        _use(facts),
+        "## Accuracy\n\n" + _accuracy(facts.accuracy),
+        "## Counted cost\n\n" + _cost(facts),
+        "## Input\n\n" + _table(facts.preprocess),
+        "## Data and split\n\n" + _table({**_data(facts.provenance), **facts.split_rule}),
+        "## Where it comes from\n\n" + _table(_origin(facts)),
+        "## Limits\n\n" + _limits(facts),
+        "## Classes\n\n" + _classes(facts.classes),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> str:
+    front: dict[str, Any] = {
+        "library_name": "flyweight",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "onnx", facts.architecture.name],
+    }
+    top1 = _first(facts.accuracy, "accuracy", "top1")
+    if top1 is not None:
+        data = str(facts.provenance.get("data", {}).get("name", "test part")) if _has_data(facts) else "test part"
+        front["model-index"] = [
+            {
+                "name": facts.name,
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": data, "type": data},
+                        "metrics": [{"type": "accuracy", "value": float(top1)}],
+                    }
+                ],
+            }
+        ]
+    return "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---"
+
+
+def _has_data(facts: CardFacts) -> bool:
+    return isinstance(facts.provenance.get("data"), Mapping)
+
+
+def _summary(facts: CardFacts) -> str:
+    a = facts.architecture
+    return (
+        f"An image classifier of {len(facts.classes)} classes: `{a.name}` for images of {a.image_size} × {a.image_size} px, "
+        f"{a.in_chans} {'channel' if a.in_chans == 1 else 'channels'}, {_count(facts.cost.params)} parameters, "
+        f"{facts.size_bytes / 1000:.0f} kB."
+    )
+
+
+def _use(facts: CardFacts) -> str:
+    return (
+        "## Use\n\n```sh\npip install flyweight\nflyweight predict BUNDLE photo.jpg\n"
+        "flyweight verify BUNDLE --data PATH     # every number below, again, from the shipped bytes\n"
+        "flyweight measure BUNDLE --threads 1    # latency and memory on this machine\n```"
+    )
+
+
+def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
+    if not accuracy:
+        return "Not measured: the test part has not been opened for this bundle."
+    numbers = {key: value for key, value in accuracy.items() if isinstance(value, (int, float, str))}
+    return "Of the shipped file on the test part (shares are 0–1; low and high are a Wilson 95 % interval).\n\n" + _table(
+        numbers
+    )
+
+
+def _cost(facts: CardFacts) -> str:
+    rows = {
+        "parameters": f"{facts.cost.params:,}",
+        "MACs of one image (FLOPs = 2 × MACs)": f"{facts.cost.macs:,}",
+        "peak activation bytes": f"{facts.cost.peak_activation_bytes:,}",
+        "model file bytes": f"{facts.size_bytes:,}",
+    }
+    note = f"Counted from the shipped graph, not measured. Activations: {facts.cost.planner}."
+    missing = f" Operators not counted: {', '.join(facts.cost.unsupported)}." if facts.cost.unsupported else ""
+    return f"{_table(rows)}\n\n{note}{missing}"
+
+
+def _data(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    data = provenance.get("data")
+    return dict(data) if isinstance(data, Mapping) else ({"data": data} if data else {})
+
+
+def _origin(facts: CardFacts) -> dict[str, Any]:
+    rows: dict[str, Any] = {"flyweight": __version__}
+    try:
+        entry = find(facts.architecture.name)
+    except ModelError:
+        rows["network"] = facts.architecture.name
+    else:
+        rows["network"] = f"{entry.family}, built by {entry.library} ({entry.licence}), {entry.paper}"
+    others = {key: value for key, value in facts.provenance.items() if key != "data"}
+    return {**rows, **others}
+
+
+def _limits(facts: CardFacts) -> str:
+    return (
+        f"- It always answers with one of its {len(facts.classes)} classes; set a reject threshold for images of none.\n"
+        "- It was measured on images like those it was trained on; other cameras, light or framing need their own test.\n"
+        f"- On {facts.parity.n} images the file and the trained network differ by at most {facts.parity.max_abs_error:.2g} "
+        f"of a logit, with the same first class on {facts.parity.top1_agreement:.2%}."
+    )
+
+
+def _classes(classes: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in classes[:_SHOWN_CLASSES])
+    rest = len(classes) - _SHOWN_CLASSES
+    return f"In the order of the logits: {shown}" + (f" and {rest} more (bundle.json lists all)." if rest > 0 else ".")
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    if not rows:
+        return "Not recorded."
+    lines = [f"| {_cell(key)} | {_cell(_text(value))} |" for key, value in rows.items()]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(inner) for inner in value)
+    return str(value)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).replace("|", "\\|").split())
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:.2f} million"
+
+
+def _first(values: Mapping[str, Any] | None, *keys: str) -> Any:
+    return next((values[key] for key in keys if values and key in values), None)

@@ -1,0 +1,159 @@
+"""A network as one ONNX file: uint8 images in, logits out, everything a runtime needs to know inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from flyweight import __version__
+from flyweight.errors import ExportError
+from flyweight.files import write_bytes
+from flyweight.models.adapt import evaluating
+from flyweight.models.architecture import Architecture, fold
+from flyweight.models.cost import NORMALIZE
+
+OPSET = 18  # what every current runtime and converter reads
+INPUT, OUTPUT = "images", "logits"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the file says about itself, in `metadata_props`.
+
+    Attributes:
+        classes: Class names in the order of the logits.
+        preprocess: What `Preprocess.to_json()` gives.
+        provenance: Where the weights come from; JSON values.
+    """
+
+    classes: Sequence[str] = ()
+    preprocess: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] | None = None
+
+    def props(self, architecture: Architecture) -> dict[str, str]:
+        """Return the entries of `metadata_props`, JSON where they are structured."""
+        entries: dict[str, Any] = {
+            "classes": list(self.classes),
+            "preprocess": dict(self.preprocess or {}),
+            "provenance": dict(self.provenance or {}),
+            "architecture": architecture.to_json(),
+        }
+        texts = {key: json.dumps(value, sort_keys=True, ensure_ascii=False) for key, value in entries.items() if value}
+        return {**texts, "flyweight": __version__}
+
+
+def to_onnx(
+    network: nn.Module, architecture: Architecture, path: Path, metadata: Metadata | None = None
+) -> Path:
+    """Write `network` as an ONNX file at `path`, whole or not at all; folded first if it is not yet.
+
+    The graph takes `images` (N, C, S, S) uint8 with a free N and gives `logits` (N, K) float32. The same weights give
+    the same bytes.
+
+    Raises:
+        ExportError: torch cannot export this network.
+        OutputError: `path` cannot be written.
+    """
+    write_bytes(Path(path), onnx_bytes(network, architecture, metadata))
+    return Path(path)
+
+
+def export_untrained(architecture: Architecture, path: Path) -> Path:
+    """Write the network of `architecture` with fresh weights: the same graph and size as trained, to be timed.
+
+    Raises:
+        ModelError: The architecture cannot be built.
+        ExportError: torch cannot export this network.
+        OutputError: `path` cannot be written.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return to_onnx(_unsettle(architecture.build()), architecture, path)
+
+
+def _unsettle(network: nn.Module) -> nn.Module:
+    """Fill vectors (biases, norms, layer scales) with noise: the zeros and ones of fresh ones are optimised away."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.ndim <= 1 and tensor.is_floating_point() and not name.startswith(NORMALIZE):
+            tensor.data.uniform_(0.5, 1.5)
+    return network
+
+
+def onnx_bytes(network: nn.Module, architecture: Architecture, metadata: Metadata | None = None) -> bytes:
+    """Return the bytes of the ONNX file that `to_onnx` writes."""
+    folded, architecture = fold(copy.deepcopy(network).cpu(), architecture)
+    model = _convert(folded, architecture)
+    _tidy(model, (metadata or Metadata()).props(architecture))
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def _convert(network: nn.Module, architecture: Architecture) -> onnx.ModelProto:
+    batch = torch.export.Dim("N")
+    try:
+        with _quiet(), evaluating(network), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (architecture.example(2),),  # 2: a batch of 1 would be taken for a constant
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: batch},),
+                external_data=False,
+                verbose=False,
+            )
+    except (RuntimeError, ValueError, TypeError) as error:  # torch.onnx's errors are RuntimeErrors
+        raise ExportError(
+            f"torch cannot export {architecture.name} to ONNX: {str(error).strip().splitlines()[0][:200]}",
+            do=f"choose a network of `flyweight models`; each is tested for export, {architecture.name} may not be",
+        ) from error
+    if program is None:
+        raise ExportError(f"torch gave no ONNX program for {architecture.name}", do="report this as a bug")
+    return program.model_proto
+
+
+def _tidy(model: onnx.ModelProto, props: Mapping[str, str]) -> None:
+    """Strip what only the exporter needs (source lines, stack traces, inferred shapes) and set our own metadata."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+        if hasattr(part, "doc_string"):
+            part.doc_string = ""
+    for number, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{number}"
+    del graph.value_info[:]
+    del model.functions[:]
+    graph.name = "flyweight"
+    model.producer_name, model.producer_version = "flyweight", __version__
+    for key in sorted(props):
+        model.metadata_props.add(key=key, value=props[key])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and deprecation notes from the user; its errors still come as exceptions."""
+    names = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

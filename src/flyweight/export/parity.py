@@ -1,0 +1,95 @@
+"""Does the shipped file say what the trained network says? Compared on real images, through the runtime that ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from flyweight.errors import ExportError
+from flyweight.models.adapt import evaluating
+from flyweight.runtime.backends import BACKENDS
+
+TOLERANCE = 1e-3  # of a logit, relative to the largest one when that is above 1: room for another order of summation
+AGREEMENT = 0.999  # least share of images with the same first class
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a shipped file is from the network it was made of.
+
+    Attributes:
+        n: Images compared.
+        max_abs_error: Largest difference of one logit.
+        tolerance: What it may be; also what a device may differ by.
+        top1_agreement: Share of images with the same first class, 0..1.
+    """
+
+    n: int
+    max_abs_error: float
+    tolerance: float
+    top1_agreement: float
+
+    @property
+    def holds(self) -> bool:
+        """True when the file may ship."""
+        return self.max_abs_error <= self.tolerance and self.top1_agreement >= AGREEMENT
+
+    def to_json(self) -> dict[str, float | int]:
+        """Return the four numbers."""
+        return {
+            "n": self.n,
+            "max_abs_error": self.max_abs_error,
+            "tolerance": self.tolerance,
+            "top1_agreement": self.top1_agreement,
+        }
+
+
+def compare(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Parity:
+    """Compare logits (N, K) with logits (N, K).
+
+    A first class that differs only because two logits are closer than the tolerance allows is a tie, not a disagreement.
+    """
+    error = float(np.abs(expected - actual).max(initial=0.0)) if np.isfinite(actual).all() else float("inf")
+    tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))
+    first = actual.argmax(axis=1)
+    behind = expected.max(axis=1) - np.take_along_axis(expected, first[:, None], axis=1)[:, 0]
+    return Parity(len(expected), error, tolerance, float(np.mean(behind <= 2 * tolerance)) if len(expected) else 1.0)
+
+
+def torch_logits(network: nn.Module, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
+    """Return logits (N, K) of a torch network for images (N, C, S, S), in evaluation mode and float32."""
+    device = next(network.parameters()).device
+    with evaluating(network), torch.no_grad():
+        parts = [
+            network(torch.from_numpy(np.ascontiguousarray(images[at : at + batch_size])).to(device)).float().cpu()
+            for at in range(0, len(images), batch_size)
+        ]
+    return torch.cat(parts).numpy()
+
+
+def file_logits(path: Path, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
+    """Return logits (N, K) of a shipped ONNX file for images (N, C, S, S), through ONNX Runtime."""
+    backend = BACKENDS["onnxruntime"](Path(path), 1)
+    return np.concatenate([backend.run(images[at : at + batch_size]) for at in range(0, len(images), batch_size)])
+
+
+def check_parity(network: nn.Module, path: Path, images: NDArray[np.uint8]) -> Parity:
+    """Return how far the file at `path` is from `network` on images (N, C, S, S) uint8.
+
+    Raises:
+        ExportError: Outside the tolerance, or too many first classes differ: the file must not ship.
+    """
+    parity = compare(torch_logits(network, images), file_logits(path, images))
+    if not parity.holds:
+        raise ExportError(
+            f"the exported file disagrees with the trained network on {parity.n} images: largest difference of a logit "
+            f"{parity.max_abs_error:.3g} (allowed {parity.tolerance:.3g}), same first class on "
+            f"{parity.top1_agreement:.2%} (needed {AGREEMENT:.1%})",
+            do="do not ship it; check the weights for NaN, or report this with `flyweight doctor`",
+        )
+    return parity

@@ -1,0 +1,180 @@
+"""Train the candidates that are within budget by successive halving, then the finalists on all images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.data.dataset import Dataset
+from flyweight.data.split import Split
+from flyweight.errors import TrainingError
+from flyweight.fit.candidates import Candidate, recipe_for
+from flyweight.fit.weigh import Weighed
+from flyweight.measure.accuracy import METRICS, score
+from flyweight.train.loop import predict_logits
+from flyweight.train.prepare import prepare
+from flyweight.train.recipe import Recipe
+from flyweight.train.run import Event, Finished, batches_for, run
+from flyweight.train.trained import Trained
+from flyweight.tune.halving import affordable, plan_rungs, promote
+
+LEAST_EPOCHS = 3
+LEAST_IMAGES = 3000  # seen by every candidate in the first round
+FINALISTS = 2
+SAFETY = 0.75  # share of the time that is planned: validation, decoding and augmentation take the rest
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one candidate will do in one round: pass `epochs` times over `subset` of the training images."""
+
+    number: int
+    candidate: Candidate
+    epochs: int
+    subset: int
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """An event of the training of one candidate in one round; `done` of `total` trainings are finished."""
+
+    round: Round
+    event: Event
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a candidate came.
+
+    Attributes:
+        status: "finalist", "stopped at rung N", "too slow to train in the time", or "training failed: ...".
+        trained: Its last training; None where there was none.
+        score: The metric on validation of that training.
+        seconds: Training time spent on it.
+    """
+
+    weighed: Weighed
+    status: str
+    trained: Trained | None = None
+    score: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All that the rounds need to know.
+
+    Attributes:
+        metric: What is maximised on validation; a name in `measure.accuracy.METRICS`.
+        initial: Weights to start from, by name of the network they belong to.
+    """
+
+    dataset: Dataset
+    parts: Split
+    folder: Path
+    metric: str
+    channels: int
+    seed: int
+    seconds: float
+    base: Recipe | None = None
+    initial: Trained | None = None
+
+
+def compete(contest: Contest, entrants: Sequence[Weighed]) -> Iterator[Progressed | list[Outcome]]:
+    """Yield progress, and last the outcome of every entrant. Finished trainings found in the folder are not repeated."""
+    costs = {entrant.candidate: entrant.train_seconds_per_image for entrant in entrants}
+    weighed = {entrant.candidate: entrant for entrant in entrants}
+    seconds = contest.seconds * SAFETY
+    field = affordable(costs, seconds, LEAST_IMAGES)
+    outcomes = {c: Outcome(weighed[c], "too slow to train in the time") for c in costs if c not in field}
+    rungs = plan_rungs([costs[c] for c in field], seconds, finalists=FINALISTS)
+    total, done = sum(rung.entrants for rung in rungs) + min(FINALISTS, len(field)), 0
+    for rung in rungs:
+        scores: dict[Candidate, float] = {}
+        for candidate in field:
+            planned = _round(contest, rung.number, candidate, rung.images)
+            outcomes[candidate] = yield from _train(contest, weighed[candidate], planned, outcomes, done, total)
+            done += 1
+            scores[candidate] = -1.0 if outcomes[candidate].score is None else float(outcomes[candidate].score or 0.0)
+        field = [c for c in promote(scores, rung.keep) if outcomes[c].trained is not None]
+    share = seconds * (0.5 if rungs else 1.0) / max(len(field), 1)
+    for candidate in field:
+        planned = _round(contest, len(rungs), candidate, int(share / costs[candidate]), full=True)
+        found = yield from _train(contest, weighed[candidate], planned, outcomes, done, total)
+        done += 1
+        outcomes[candidate] = dataclasses.replace(found, status="finalist") if found.trained else found
+    yield [outcomes[entrant.candidate] for entrant in entrants]
+
+
+def _round(contest: Contest, number: int, candidate: Candidate, images: int, full: bool = False) -> Round:
+    available = len(contest.parts.train)
+    epochs = max(LEAST_EPOCHS, images // available)
+    subset = available if full else min(available, max(images // epochs, 10 * len(contest.dataset.classes)))
+    return Round(number, candidate, epochs, subset)
+
+
+def _train(
+    contest: Contest, weighed: Weighed, planned: Round, outcomes: Mapping[Candidate, Outcome], done: int, total: int
+) -> Iterator[Any]:
+    """Yield progress and return the outcome of one candidate's training in one round."""
+    before = outcomes.get(planned.candidate)
+    recipe = recipe_for(planned.candidate, channels=contest.channels, seed=contest.seed, base=contest.base)
+    recipe = recipe.model_copy(update={"epochs": planned.epochs})
+    parts = dataclasses.replace(contest.parts, train=balanced_subset(contest.dataset, contest.parts.train, planned.subset))
+    folder = contest.folder / f"rung{planned.number}" / planned.candidate.name
+    seconds = before.seconds if before else 0.0
+    initial = before.trained if before and before.trained else _initial(contest, planned.candidate)
+    trained: Trained | None = None
+    try:
+        for event in run(contest.dataset, recipe, folder, parts=parts, initial=initial):
+            if isinstance(event, Finished):
+                trained = event.trained
+            yield Progressed(planned, event, done, total)
+    except TrainingError as error:
+        return Outcome(weighed, f"training failed: {error.what}", before.trained if before else None, seconds=seconds)
+    assert trained is not None
+    seconds += sum(row["train_seconds"] for row in trained.history)
+    value = validation_score(contest, trained)
+    return Outcome(weighed, f"stopped at rung {planned.number}", trained, value, seconds)
+
+
+def _initial(contest: Contest, candidate: Candidate) -> Trained | None:
+    given = contest.initial
+    return given if given is not None and given.architecture.name == candidate.model else None
+
+
+def validation_score(contest: Contest, trained: Trained) -> float:
+    """Return the contest's metric of a training on the validation images (0 to 1)."""
+    logits, labels = validation_logits(contest.dataset, contest.parts, trained)
+    return METRICS[contest.metric](score(logits, labels, trained.classes))
+
+
+def validation_logits(dataset: Dataset, parts: Split, trained: Trained) -> tuple[np.ndarray[Any, Any], Any]:
+    """Return logits (N, K) float32 and labels (N,) of the validation images, by the torch network in fp32."""
+    prepared = prepare(dataset, trained.recipe, parts=parts)
+    _, validation = batches_for(prepared, trained.recipe)
+    plan = trained.recipe.settled().model_copy(update={"precision": "fp32"})
+    network = trained.network().to(plan.device)
+    logits, labels = predict_logits(network, validation, trained.recipe.model_copy(update={"resolved": plan}))
+    return logits.numpy(), labels.numpy()
+
+
+def balanced_subset(dataset: Dataset, indices: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Return at most `size` of `indices`, as equal over classes as can be, by content hash: small ones lie in larger ones."""
+    if size >= len(indices):
+        return indices
+    hashes, labels = dataset.hashes()[indices], dataset.labels[indices]
+    order = np.lexsort((hashes, labels))
+    starts = np.searchsorted(labels[order], labels[order])
+    place = np.arange(len(order)) - starts  # rank of each image within its class
+    chosen = order[np.lexsort((hashes[order], place))][:size]
+    return np.sort(indices[chosen])
+
+

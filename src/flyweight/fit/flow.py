@@ -1,0 +1,194 @@
+"""`fit` from beginning to end. Each stage is one call; each leaves files from which a stopped run continues."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flyweight.data.audit import Audit, audit
+from flyweight.data.dataset import Dataset
+from flyweight.data.sources import load_data
+from flyweight.data.split import Split
+from flyweight.errors import BudgetError, OutputError
+from flyweight.export import export
+from flyweight.files import write_json
+from flyweight.fit.candidates import candidates_for
+from flyweight.fit.contest import Contest, Outcome, Progressed, compete
+from flyweight.fit.pick import Finalist, Pick, choose
+from flyweight.fit.story import tell
+from flyweight.fit.weigh import Weighed, weigh
+from flyweight.measure.budget import Budget
+from flyweight.measure.device import Device
+from flyweight.report import build_report
+from flyweight.runtime.bundle import Bundle
+from flyweight.train.prepare import native_shape, split_for
+from flyweight.train.recipe import DataPart, Recipe
+from flyweight.train.trained import Trained
+
+TRAINING_FILES = "training"  # folder inside a bundle: unfolded weights, to continue from
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What the user asked for.
+
+    Attributes:
+        data: Any source of the catalogue.
+        out: Folder for bundle/, report.html, report.json and the work of the run.
+        minutes: Time for training, on this machine; the rest takes about a minute more.
+        threads: Of the measured inference.
+        recipe: Trains every candidate in place of the defaults (its model and image size are replaced).
+        start: Bundle to continue from, with new images or classes.
+        command: The command line, for the record.
+    """
+
+    data: str
+    budget: Budget
+    out: Path
+    minutes: float = 10.0
+    threads: int = 1
+    seed: int = 0
+    models: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    group: str | None = None
+    recipe: Recipe | None = None
+    device: Device | None = None
+    start: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage began, or has something to say: shown to people as it comes."""
+
+    name: str
+    text: str = ""
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The end: a bundle, its measurements and the report."""
+
+    bundle: Bundle
+    pick: Pick
+    report: Path
+    outcomes: tuple[Outcome, ...] = field(default=())
+
+
+def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
+    """Yield progress, and `Fitted` last. The same request continues where a stopped one was.
+
+    Raises:
+        DataError: The images cannot be used.
+        BudgetError: Nothing fits; the message says which limit binds and what would have to give.
+        DeviceError: The budget is for a device without measurements.
+        OutputError: The folder cannot be written.
+    """
+    _check_room(request.out)
+    yield Stage("data", f"reading {request.data}")
+    dataset, parts, findings = _data(request)
+    yield Stage("data", f"{len(parts.train):,} train, {len(parts.val):,} val, {len(parts.test):,} sealed test images")
+    entrants, weighed = yield from _weigh(request, dataset)
+    outcomes: list[Outcome] = []
+    initial = Trained.load(request.start / TRAINING_FILES) if request.start else None
+    contest = Contest(
+        dataset,
+        parts,
+        request.out / "work",
+        metric=request.budget.maximize,
+        channels=native_shape(dataset)[1],
+        seed=request.seed,
+        seconds=request.minutes * 60.0,
+        base=request.recipe,
+        initial=initial,
+    )
+    for event in compete(contest, entrants):
+        if isinstance(event, list):
+            outcomes = event
+        else:
+            yield event
+    yield Stage("measure", "exporting and measuring the finalists")
+    finalists = [
+        Finalist.of(outcome, dataset, parts, request.out / "work" / "bundles", threads=request.threads)
+        for outcome in outcomes
+        if outcome.status == "finalist"
+    ]
+    pick = choose(finalists, request.budget)
+    bundle = _ship(request, pick)
+    yield Stage("test", "opening the test part, once, with the shipped file")
+    facts = tell(request, dataset, parts, findings, weighed, outcomes, pick, bundle)
+    files = build_report(facts, request.out)
+    yield Fitted(bundle, pick, files.html, tuple(outcomes))
+
+
+def _data(request: FitRequest) -> tuple[Dataset, Split, Audit]:
+    dataset = load_data(request.data, group=request.group)
+    part = (request.recipe or Recipe()).data if request.recipe else DataPart()
+    findings = audit(dataset)
+    if findings.unreadable:
+        dataset = dataset.without(findings.unreadable)
+    write_json(request.out / "audit.json", findings.to_json())
+    return dataset, split_for(dataset, part), findings
+
+
+def _weigh(request: FitRequest, dataset: Dataset) -> Iterator[Stage]:
+    """Yield progress; return (candidates within budget, all candidates weighed)."""
+    side, channels = native_shape(dataset)
+    candidates = candidates_for(side, request.models, request.sizes)
+    yield Stage("weigh", f"timing {len(candidates)} untrained candidates", 0, len(candidates))
+    weighed = weigh(
+        candidates,
+        request.budget,
+        request.out / "work" / "untrained",
+        channels=channels,
+        num_classes=len(dataset.classes),
+        threads=request.threads,
+    )
+    entrants = [candidate for candidate in weighed if candidate.within]
+    if not entrants:
+        raise nothing_fits(request.budget, weighed)
+    rejected = len(weighed) - len(entrants)
+    yield Stage("weigh", f"{rejected} of {len(weighed)} candidates are over budget and not trained", len(weighed), len(weighed))
+    return entrants, weighed  # type: ignore[return-value]
+
+
+def nothing_fits(budget: Budget, weighed: list[Weighed]) -> BudgetError:
+    """Say which limit binds, and which candidate misses it by least."""
+    def excess(candidate: Weighed) -> float:
+        return max(check.value / check.limit for check in candidate.checks if check.status == "violated")
+
+    nearest = min(weighed, key=excess)
+    broken = [check for check in nearest.checks if check.status == "violated"]
+    counts = {
+        metric: sum(any(c.metric == metric and c.status == "violated" for c in w.checks) for w in weighed)
+        for metric in {check.metric for w in weighed for check in w.checks if check.status == "violated"}
+    }
+    binding = ", ".join(f"{metric} rejects {count} of {len(weighed)}" for metric, count in sorted(counts.items()))
+    gives = ", ".join(f"{check.metric}<{check.shown_value}" for check in broken)
+    return BudgetError(
+        f"nothing meets the budget {budget.text!r}: {binding}; nearest is {nearest.candidate.name}",
+        do=f"allow {gives} for it, or name smaller networks or sizes (--models tiny_cnn_4 --sizes 12)",
+    )
+
+
+def _ship(request: FitRequest, pick: Pick) -> Bundle:
+    target = request.out / "bundle"
+    old = request.out / ".bundle.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    shutil.copytree(pick.winner.bundle.path, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return Bundle.open(target)
+
+
+def _check_room(out: Path) -> None:
+    """Find out now, not in half an hour, that the folder cannot be written."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"--out {str(out)!r} is a file", do="name a folder")
+    write_json(out / ".writable", {})
+    (out / ".writable").unlink()

@@ -1,0 +1,126 @@
+"""Weigh every candidate before training it: export the untrained network, read its size, time it, price its training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flyweight.export.onnx import export_untrained
+from flyweight.fit.candidates import Candidate
+from flyweight.measure.budget import Budget, Check
+from flyweight.measure.speed import time_models
+from flyweight.models.architecture import Architecture
+from flyweight.models.cost import count
+from flyweight.runtime.memory import peak_memory
+from flyweight.train.loop import State, Stepper
+from flyweight.train.optim import make_optimizer
+from flyweight.train.probe import on_device
+from flyweight.train.recipe import Recipe, Resolved
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A candidate and what it costs, known before it is trained.
+
+    Attributes:
+        values: By metric of a budget: latency_p50, latency_p90 (ms), size, memory (bytes), params, macs.
+        checks: The verdict on each limit.
+        train_seconds_per_image: Of one forward and backward pass, one step of batch 64.
+    """
+
+    candidate: Candidate
+    values: dict[str, float]
+    latency: dict[str, Any]
+    checks: tuple[Check, ...]
+    train_seconds_per_image: float
+
+    @property
+    def within(self) -> bool:
+        """True where no limit is broken."""
+        return all(check.status != "violated" for check in self.checks)
+
+
+def weigh(
+    candidates: Sequence[Candidate],
+    budget: Budget,
+    folder: Path,
+    *,
+    channels: int,
+    num_classes: int,
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Weighed]:
+    """Return the cost of every candidate; latencies are taken interleaved, in one run.
+
+    Raises:
+        ModelError, ExportError: A candidate cannot be built or exported.
+        OutputError: The folder cannot be written.
+    """
+    architectures = [Architecture(c.model, num_classes, channels, c.image_size) for c in candidates]
+    files = []
+    for done, (candidate, architecture) in enumerate(zip(candidates, architectures, strict=True)):
+        path = folder / f"{candidate.name}.onnx"
+        files.append(path if path.exists() else export_untrained(architecture, path))
+        if progress:
+            progress(done + 1, len(candidates))
+    timings = time_models(files, threads=threads, quick=True)
+    memory = [_memory(path, threads) if budget.limits_metric("memory") else None for path in files]
+    weighed = []
+    for candidate, architecture, path, timing, peak in zip(candidates, architectures, files, timings, memory, strict=True):
+        values = _values(path, timing, peak)
+        checks = tuple(budget.check(values))
+        price = train_price(architecture) if all(check.status != "violated" for check in checks) else 0.0
+        weighed.append(Weighed(candidate, values, timing.as_dict(), checks, price))
+    return weighed
+
+
+def _values(path: Path, timing: Any, peak: dict[str, float] | None) -> dict[str, float]:
+    cost = count(path)
+    values = {
+        "latency_p50": timing.p50_ms,
+        "latency_p90": timing.p90_ms,
+        "size": float(path.stat().st_size),
+        "params": float(cost.params),
+        "macs": float(cost.macs),
+        "peak_activation": float(cost.peak_activation_bytes),
+    }
+    return {**values, **(peak or {})}
+
+
+def _memory(path: Path, threads: int) -> dict[str, float]:
+    found = peak_memory(path, threads=threads)
+    return {"memory": float(found.peak_bytes), "memory_increment": float(found.increment_bytes)}
+
+
+def train_price(architecture: Architecture, batch_size: int = 64, least_seconds: float = 0.15) -> float:
+    """Return training seconds per image on this machine: the fastest of a few steps."""
+    plan = Resolved(
+        device="cpu",
+        precision="fp32",
+        channels_last=True,
+        compile=False,
+        threads=torch.get_num_threads(),
+        micro_batch=batch_size,
+        resident=True,
+        image_size=architecture.image_size,
+        channels=architecture.in_chans,
+        shape_policy="fixed",
+        mean=architecture.mean,
+        std=architecture.std,
+    )
+    recipe = Recipe(batch_size=batch_size, resolved=plan)
+    network = on_device(architecture.build().train(), plan)
+    step = Stepper(State(network, make_optimizer(network, recipe.optim)), recipe)
+    images = architecture.example(batch_size).to(memory_format=torch.channels_last)
+    labels = torch.arange(batch_size) % architecture.num_classes
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < least_seconds and len(times) < 20):
+        started = time.perf_counter()
+        step(images, labels, 1e-4)
+        times.append(time.perf_counter() - started)
+    return min(times) / batch_size

@@ -1,0 +1,40 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from flyweight.errors import BundleError
+
+
+class OnnxRuntime:
+    """An ONNX file with one input `images` and one output `logits`."""
+
+    name = "onnxruntime"
+
+    def __init__(self, file: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            # From bytes: a path would let an ONNX file read other files as its external weights.
+            content = Path(file).read_bytes()
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own errors share no public class
+            raise BundleError(f"onnxruntime cannot load {str(file)!r}: {error}", do="export the model again") from error
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Return logits (N, K) float32 of images (N, C, S, S) uint8."""
+        logits: np.ndarray = self._session.run([self._output], {self._input: images})[0]
+        return logits
+
+
+def load(file: Path, threads: int) -> OnnxRuntime:
+    """Return the loaded file. Raises BundleError."""
+    return OnnxRuntime(file, threads)

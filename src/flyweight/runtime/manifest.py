@@ -1,0 +1,58 @@
+"""`bundle.json` as a schema: what a bundle says about itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+FORMAT_VERSION = 1
+
+
+def _inside(name: str) -> str:
+    if not name or name.startswith("/") or ".." in name.split("/") or "\\" in name:
+        raise ValueError(f"{name!r} leads out of the bundle")
+    return name
+
+
+RelativePath = Annotated[str, AfterValidator(_inside)]
+
+
+class VariantManifest(BaseModel):
+    """One shipped model file: its format, and the logits it must give on the golden images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    file: RelativePath
+    format: str = "onnx"
+    precision: str = "fp32"
+    backend: str = "onnxruntime"
+    tolerance: float = Field(ge=0, description="largest accepted |logit - golden logit|")
+    golden: RelativePath
+    size_bytes: int = Field(gt=0)
+    accuracy: dict[str, Any] | None = None
+
+
+class Manifest(BaseModel):
+    """The content of bundle.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format_version: Literal[1] = 1
+    name: str
+    created: str
+    flyweight_version: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    preprocess: dict[str, Any]
+    default: str
+    temperature: float = Field(default=1.0, gt=0)
+    reject_threshold: float | None = Field(default=None, ge=0, le=1)
+    variants: dict[str, VariantManifest] = Field(min_length=1)
+    split: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _default_is_a_variant(self) -> Manifest:
+        if self.default not in self.variants:
+            raise ValueError(f"default {self.default!r} is none of the variants {sorted(self.variants)}")
+        return self
