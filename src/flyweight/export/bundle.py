@@ -6,7 +6,8 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,12 @@ from flyweight.errors import ExportError, OutputError
 from flyweight.export.card import CardFacts, card
 from flyweight.export.onnx import Metadata, to_onnx
 from flyweight.export.parity import Parity, check_parity, torch_logits
-from flyweight.files import output_error, write_json, write_text
+from flyweight.files import output_error, replace_file, write_bytes, write_json, write_text
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
-from flyweight.runtime.bundle import Bundle, write_sums
+from flyweight.runtime.bundle import FORMAT_VERSION, Bundle, write_sums
 from flyweight.runtime.preprocess import Preprocess
 
-FORMAT_VERSION = 1
 GOLDEN_IMAGES = 32
 MODEL, GOLDEN, GOLDEN_LOGITS = "model.onnx", "golden/images.npy", "golden/logits-fp32.npy"
 
@@ -43,21 +43,24 @@ def write_bundle(
     split_rule: Mapping[str, Any],
     provenance: Mapping[str, Any],
     recipe_yaml: str,
-    accuracy: Mapping[str, Any] | None = None,
+    accuracy: Mapping[str, Any] | Callable[[Path], Mapping[str, Any]] | None = None,
     reject_threshold: float | None = None,
     name: str | None = None,
     parity_images: NDArray[np.uint8] | None = None,
+    extras: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Export `network` and return the bundle written at `out`; an earlier bundle there is replaced in one step.
 
     Args:
-        out: A folder that does not exist, is empty, or holds a bundle.
+        out: A folder that does not exist, is empty, or holds a bundle; or a name that ends in .zip.
         network: Trained, folded or not, as `architecture` builds it; it is not changed.
         golden_images: (32, C, S, S) uint8; kept with the network's logits, so that any device can prove itself.
         split_rule: What `split_from_rule` needs to divide the data again.
         provenance: Where the weights come from: data set and fingerprint, recipe, versions, date, command.
-        accuracy: Of the shipped file, by metric; None when the test part is still sealed.
+        accuracy: Of the shipped file, by metric, or a function of its path that gives that; None when the test part
+            is still sealed.
         parity_images: (N, C, S, S) uint8 to compare the file with the network on; the golden images by default.
+        extras: Further files by their path inside the bundle; hashed like the others.
 
     Raises:
         ExportError: The images or classes do not fit the network, it cannot be exported, or the file disagrees with it.
@@ -65,26 +68,28 @@ def write_bundle(
     """
     out = Path(out)
     _check(architecture, classes, preprocess, golden_images)
-    with _replace_folder(out) as folder:
+    with (_replace_zip if out.suffix == ".zip" else _replace_folder)(out) as folder:
         metadata = Metadata(tuple(classes), preprocess.to_json(), provenance)
         path = to_onnx(network, architecture, folder / MODEL, metadata)
         parity = check_parity(network, path, golden_images if parity_images is None else parity_images)
         _write_golden(folder, golden_images, torch_logits(network, golden_images))
         facts = CardFacts(
-            name=name or out.name,
+            name=name or out.stem,
             architecture=architecture,
             classes=classes,
             preprocess=preprocess.to_json(),
             cost=count(path),
             size_bytes=path.stat().st_size,
             parity=parity,
-            accuracy=accuracy,
+            accuracy=accuracy(path) if callable(accuracy) else accuracy,
             split_rule=split_rule,
             provenance=provenance,
         )
         write_json(folder / "bundle.json", _manifest(facts, temperature, reject_threshold))
         write_text(folder / "card.md", card(facts))
         write_text(folder / "recipe.resolved.yaml", recipe_yaml)
+        for inside, content in (extras or {}).items():
+            write_bytes(folder / inside, content)
         write_sums(folder)
     return Bundle.open(out)
 
@@ -102,7 +107,11 @@ def _manifest(facts: CardFacts, temperature: float, reject_threshold: float | No
         "reject_threshold": reject_threshold,
         "variants": {"fp32": _variant(facts.parity, facts.size_bytes, facts.accuracy)},
         "split": dict(facts.split_rule),
-        "provenance": {**facts.provenance, "architecture": facts.architecture.to_json(), "parity": facts.parity.to_json()},
+        "provenance": {
+            **facts.provenance,
+            "architecture": facts.architecture.to_json(),
+            "parity": facts.parity.to_json(),
+        },
     }
 
 
@@ -170,9 +179,28 @@ def _replace_folder(out: Path) -> Iterator[Path]:
         yield fresh
         if out.exists():
             os.replace(out, old)
-        os.replace(fresh, out)
+        try:
+            os.replace(fresh, out)
+        except OSError:
+            if old.exists():
+                os.replace(old, out)
+            raise
     except OSError as error:
         raise output_error(out, error) from error
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _replace_zip(out: Path) -> Iterator[Path]:
+    """Give an empty folder whose content becomes the archive `out` when the block ends well."""
+    with tempfile.TemporaryDirectory(prefix="flyweight-bundle-") as work:
+        folder = Path(work)
+        yield folder
+        with replace_file(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                # A fixed date: the same content gives the same archive.
+                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
+                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                archive.writestr(entry, path.read_bytes())

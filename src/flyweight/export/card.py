@@ -88,7 +88,7 @@ def _has_data(facts: CardFacts) -> bool:
 def _summary(facts: CardFacts) -> str:
     a = facts.architecture
     return (
-        f"An image classifier of {len(facts.classes)} classes: `{a.name}` for images of {a.image_size} × {a.image_size} px, "
+        f"An image classifier of {len(facts.classes)} classes: `{a.name}` for {a.image_size} × {a.image_size} px, "
         f"{a.in_chans} {'channel' if a.in_chans == 1 else 'channels'}, {_count(facts.cost.params)} parameters, "
         f"{facts.size_bytes / 1000:.0f} kB."
     )
@@ -106,8 +106,9 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
     if not accuracy:
         return "Not measured: the test part has not been opened for this bundle."
     numbers = {key: value for key, value in accuracy.items() if isinstance(value, (int, float, str))}
-    return "Of the shipped file on the test part (shares are 0–1; low and high are a Wilson 95 % interval).\n\n" + _table(
-        numbers
+    return (
+        "Of the shipped file on the test part (shares are 0–1; low and high are a Wilson 95 % interval).\n\n"
+        + _table(numbers)
     )
 
 
@@ -142,10 +143,10 @@ def _origin(facts: CardFacts) -> dict[str, Any]:
 
 def _limits(facts: CardFacts) -> str:
     return (
-        f"- It always answers with one of its {len(facts.classes)} classes; set a reject threshold for images of none.\n"
-        "- It was measured on images like those it was trained on; other cameras, light or framing need their own test.\n"
-        f"- On {facts.parity.n} images the file and the trained network differ by at most {facts.parity.max_abs_error:.2g} "
-        f"of a logit, with the same first class on {facts.parity.top1_agreement:.2%}."
+        f"- It always answers with one of its {len(facts.classes)} classes; set a reject threshold for other images.\n"
+        "- It was tested on images like those it was trained on; other cameras, light or framing need their own test.\n"
+        f"- On {facts.parity.n} images the file and the trained network differ by at most "
+        f"{facts.parity.max_abs_error:.2g} in a logit, with the same first class on {facts.parity.top1_agreement:.2%}."
     )
 
 

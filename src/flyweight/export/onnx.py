@@ -54,9 +54,7 @@ class Metadata:
         return {**texts, "flyweight": __version__}
 
 
-def to_onnx(
-    network: nn.Module, architecture: Architecture, path: Path, metadata: Metadata | None = None
-) -> Path:
+def to_onnx(network: nn.Module, architecture: Architecture, path: Path, metadata: Metadata | None = None) -> Path:
     """Write `network` as an ONNX file at `path`, whole or not at all; folded first if it is not yet.
 
     The graph takes `images` (N, C, S, S) uint8 with a free N and gives `logits` (N, K) float32. The same weights give
@@ -97,7 +95,8 @@ def onnx_bytes(network: nn.Module, architecture: Architecture, metadata: Metadat
     model = _convert(folded, architecture)
     _tidy(model, (metadata or Metadata()).props(architecture))
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def _convert(network: nn.Module, architecture: Architecture) -> onnx.ModelProto:

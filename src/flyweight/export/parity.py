@@ -52,7 +52,7 @@ class Parity:
 def compare(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> Parity:
     """Compare logits (N, K) with logits (N, K).
 
-    A first class that differs only because two logits are closer than the tolerance allows is a tie, not a disagreement.
+    A first class that differs only because two logits lie within the tolerance is a tie, not a disagreement.
     """
     error = float(np.abs(expected - actual).max(initial=0.0)) if np.isfinite(actual).all() else float("inf")
     tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))

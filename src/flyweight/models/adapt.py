@@ -34,7 +34,7 @@ class Shrink:
 
 
 def default_min_map(image_size: int) -> int:
-    """Return the side in px that the last feature map must keep: 4 up to 64 px, otherwise whatever the network gives."""
+    """Return the side in px that the last feature map must keep: 4 for inputs up to 64 px, otherwise any."""
     return MIN_MAP if image_size <= SMALL_INPUT else 1
 
 
@@ -106,7 +106,7 @@ def set_channels(net: nn.Module, in_chans: int) -> nn.Module:
         old.out_channels,
         _pair(old.kernel_size),
         _pair(old.stride),
-        old.padding,
+        _pair(old.padding),
         bias=old.bias is not None,
     )
     net.set_submodule(path, new)
@@ -115,6 +115,7 @@ def set_channels(net: nn.Module, in_chans: int) -> nn.Module:
 
 def _keep_size(module: nn.Module) -> None:
     """Set stride 1 so that the module gives a map of about the side it takes."""
+    assert isinstance(module, _STRIDED)
     kernel = _pair(module.kernel_size)
     patches = kernel == _pair(module.stride)
     module.stride = (1, 1)

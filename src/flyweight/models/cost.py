@@ -34,20 +34,23 @@ NORMALIZE = "normalize."  # prefix of the constants of the first layer, see Arch
 
 _Shapes = dict[str, tuple[int, ...]]
 
-_ALIASES = frozenset("Reshape Flatten Squeeze Unsqueeze Identity".split())
-_UNARY = frozenset(
-    "Relu LeakyRelu PRelu Clip HardSwish HardSigmoid Sigmoid Tanh Erf Gelu Elu Selu Softplus Mish Swish Abs Neg Exp Log "
-    "Sqrt Reciprocal Round Floor Ceil".split()
-)
-# Operators that do no multiply-accumulate; any other is reported as unsupported.
-_FREE = _ALIASES | _UNARY | frozenset(
-    "Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Gather "
-    "GatherElements GatherND Slice Split Concat Transpose Expand Tile Pad DepthToSpace SpaceToDepth Resize Range Mod "
-    "Softmax LogSoftmax ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax TopK "
-    "AveragePool MaxPool GlobalAveragePool GlobalMaxPool BatchNormalization InstanceNormalization LayerNormalization "
-    "GroupNormalization RMSNormalization LpNormalization LRN Dropout "
-    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split()
-)
+_ALIAS_OPS = "Reshape Flatten Squeeze Unsqueeze Identity"
+_UNARY_OPS = """
+    Relu LeakyRelu PRelu Clip HardSwish HardSigmoid Sigmoid Tanh Erf Gelu Elu Selu Softplus Mish Swish
+    Abs Neg Exp Log Sqrt Reciprocal Round Floor Ceil
+"""
+# Operators that do no multiply-accumulate; one that is neither here nor in _MACS is reported as unsupported.
+_FREE_OPS = """
+    Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
+    Gather GatherElements GatherND Slice Split Concat Transpose Expand Tile Pad DepthToSpace SpaceToDepth Resize
+    Softmax LogSoftmax ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax TopK
+    AveragePool MaxPool GlobalAveragePool GlobalMaxPool Dropout
+    BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization
+    LpNormalization LRN QuantizeLinear DequantizeLinear DynamicQuantizeLinear
+"""
+_ALIASES = frozenset(_ALIAS_OPS.split())
+_UNARY = frozenset(_UNARY_OPS.split())
+_FREE = _ALIASES | _UNARY | frozenset(_FREE_OPS.split())
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ def learned(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Yield the learned tensors among the initializers: the weights and biases `params` counts."""
     statistics = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]}
     quantized = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    quantized |= {node.input[i] for node in graph.node for i in _QUANTIZED_WEIGHTS.get(node.op_type, ()) if i < len(node.input)}
+    quantized |= {
+        node.input[i] for node in graph.node for i in _QUANTIZED_WEIGHTS.get(node.op_type, ()) if i < len(node.input)
+    }
     scales = {node.input[i] for node in graph.node for i in _SCALES.get(node.op_type, ()) if i < len(node.input)}
     for tensor in graph.initializer:
         real = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f" or tensor.data_type == _BFLOAT16
@@ -138,7 +143,7 @@ def _load(source: Path | str | bytes) -> onnx.GraphProto:
 
 
 def _with_batch_one(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fix every free dimension of the inputs at 1 and forget inferred shapes, so that they are inferred for one image."""
+    """Fix every free dimension of the inputs at 1 and forget the shapes inferred for any batch."""
     del model.graph.value_info[:]
     for value in model.graph.input:
         for dim in value.type.tensor_type.shape.dim:

@@ -62,9 +62,7 @@ def tiny_cnn(num_classes: int, in_chans: int, image_size: int, *, width: int = 1
     return _assemble(_stem(in_chans, width, image_size), trunk, before, num_classes)
 
 
-def tiny_resnet(
-    num_classes: int, in_chans: int, image_size: int, *, width: int = 16, depth: int = 1
-) -> nn.Sequential:
+def tiny_resnet(num_classes: int, in_chans: int, image_size: int, *, width: int = 16, depth: int = 1) -> nn.Sequential:
     """Return a ResNet of 6 × `depth` + 2 layers and three stages: width, 2×, 4×; 78k parameters at width 16, depth 1.
 
     Source: depth 1, width 16 is the ResNet-8 of MLPerf Tiny, arXiv:2106.07597; depth 3 the ResNet-20 of

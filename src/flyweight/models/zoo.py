@@ -30,7 +30,7 @@ class Entry:
         make: `make(num_classes, in_chans, image_size, **args)` gives the bare network (no normalisation).
         paper: Where it was published.
         licence: Of the code that builds it.
-        pretrained: Name of published weights for the same trunk, None when there are none. Flyweight does not fetch them.
+        pretrained: Name of published weights of the same trunk; flyweight does not fetch them.
     """
 
     name: str
@@ -111,13 +111,17 @@ def _torchvision_net(tv_name: str, num_classes: int, in_chans: int, image_size: 
     return set_channels(network, in_chans)
 
 
-def _tiny_net(maker: str, defaults: dict[str, int], num_classes: int, in_chans: int, image_size: int, **args: Any) -> Any:
+def _tiny_net(
+    maker: str, defaults: dict[str, int], num_classes: int, in_chans: int, image_size: int, **args: Any
+) -> Any:
     from flyweight.models import tiny
 
     try:
         return getattr(tiny, maker)(num_classes, in_chans, image_size, **{**defaults, **args})
     except TypeError as error:
-        raise ModelError(f"{maker} cannot be built with {args}: {error}", do="use width, or depth for tiny_resnet") from error
+        raise ModelError(
+            f"{maker} cannot be built with {args}: {error}", do="use width, or depth for tiny_resnet"
+        ) from error
 
 
 def _timm_entry(timm_name: str, *, family: str, paper: str, name: str | None = None) -> Entry:

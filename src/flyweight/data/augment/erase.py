@@ -9,22 +9,31 @@ from torch import Tensor
 
 
 def random_boxes(
-    count: int, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+    count: int,
+    height: int | Tensor,
+    width: int | Tensor,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
 ) -> Tensor:
     """Draw (count, 4) int64 boxes of top, left, height, width: area share uniform, aspect ratio log-uniform.
+
+    Args:
+        height: Of the images in px, one for all or (count,); `width` likewise.
 
     Source: torchvision's RandomErasing and RandomResizedCrop. Changed: a box that would not fit is clipped to the
     image in place of drawn again, so that each image costs the same and no image falls back to a fixed crop.
     """
+    high, wide = (torch.as_tensor(side, dtype=torch.float32).expand(count) for side in (height, width))
     draws = torch.rand(4, count, generator=generator)
-    pixels = (area[0] + (area[1] - area[0]) * draws[0]) * (height * width)
-    low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = torch.exp(low + (high - low) * draws[1])  # width / height
-    tall = (pixels / aspect).sqrt().round().clamp(1, height)
-    wide = (pixels * aspect).sqrt().round().clamp(1, width)
-    top = (draws[2] * (height - tall + 1)).floor().clamp(max=height - 1)
-    left = (draws[3] * (width - wide + 1)).floor().clamp(max=width - 1)
-    return torch.stack((torch.minimum(top, height - tall), torch.minimum(left, width - wide), tall, wide), 1).long()
+    pixels = (area[0] + (area[1] - area[0]) * draws[0]) * (high * wide)
+    low, top_ratio = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (top_ratio - low) * draws[1])  # width / height
+    box_high = torch.minimum((pixels / aspect).sqrt().round().clamp(min=1), high)
+    box_wide = torch.minimum((pixels * aspect).sqrt().round().clamp(min=1), wide)
+    top = torch.minimum((draws[2] * (high - box_high + 1)).floor(), high - box_high)
+    left = torch.minimum((draws[3] * (wide - box_wide + 1)).floor(), wide - box_wide)
+    return torch.stack((top, left, box_high, box_wide), 1).long()
 
 
 def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -14,17 +14,34 @@ from flyweight.errors import BundleError
 
 
 class Backend(Protocol):
-    """A loaded model."""
+    """A loaded model.
+
+    Attributes:
+        shape: Of one image it takes: (C, S, S).
+    """
 
     name: str
+    shape: tuple[int, int, int]
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8."""
 
 
-# Name to the module with `load(file, threads) -> Backend`; imported when it is asked for.
-BACKENDS: dict[str, str] = {
-    "onnxruntime": "flyweight.runtime.backends.onnxruntime",
+Load = Callable[[Path, int], Backend]
+
+
+def _lazy(module: str) -> Load:
+    """Return `load` of a module here that is imported when a model is first loaded with it."""
+
+    def load(file: Path, threads: int) -> Backend:
+        return cast(Load, import_module(f"{__name__}.{module}").load)(file, threads)
+
+    return load
+
+
+BACKENDS: dict[str, Load] = {
+    "onnxruntime": _lazy("onnxruntime"),
+    "busy-wait": _lazy("busywait"),  # to check the clock with
 }
 
 
@@ -37,6 +54,5 @@ def load_backend(name: str, file: Path, threads: int = 1) -> Backend:
     """
     if name not in BACKENDS:
         close = get_close_matches(name, BACKENDS, 1) or sorted(BACKENDS)
-        raise BundleError(f"unknown backend {name!r}; known: {sorted(BACKENDS)}", do=f"use --backend {close[0]}")
-    load = cast(Callable[[Path, int], Backend], import_module(BACKENDS[name]).load)
-    return load(file, threads)
+        raise BundleError(f"unknown backend {name!r}; known: {sorted(BACKENDS)}", do=f"use {close[0]!r}")
+    return BACKENDS[name](file, threads)

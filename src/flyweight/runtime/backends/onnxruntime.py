@@ -28,11 +28,23 @@ class OnnxRuntime:
             raise BundleError(f"onnxruntime cannot load {str(file)!r}: {error}", do="export the model again") from error
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
+        self.shape = _image_shape(self._session.get_inputs()[0], file)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8."""
         logits: np.ndarray = self._session.run([self._output], {self._input: images})[0]
         return logits
+
+
+def _image_shape(given: onnxruntime.NodeArg, file: Path) -> tuple[int, int, int]:
+    sides = given.shape[1:]
+    if given.type != "tensor(uint8)" or len(sides) != 3 or not all(isinstance(side, int) for side in sides):
+        raise BundleError(
+            f"{str(file)!r} takes {given.type}{given.shape}, not tensor(uint8)['N', C, S, S]",
+            do="export the model with flyweight export: normalisation belongs inside the graph",
+        )
+    channels, height, width = sides
+    return (channels, height, width)
 
 
 def load(file: Path, threads: int) -> OnnxRuntime:

@@ -1,0 +1,85 @@
+"""A finished run becomes a bundle: calibrated on validation, checked against the network, with what it takes to go on."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from flyweight.data.cache import build_fixed
+from flyweight.data.dataset import Dataset
+from flyweight.data.split import split_from_rule
+from flyweight.export.bundle import GOLDEN_IMAGES, write_bundle
+from flyweight.export.parity import torch_logits
+from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.calibration import fit_temperature
+from flyweight.train.trained import Trained
+
+PARITY_IMAGES = 2000
+TRAINING = "training"  # folder in the bundle: the unfolded weights, to continue from
+
+
+def export(trained: Trained, dataset: Dataset, out: Path, *, reject_threshold: float | None = None) -> Bundle:
+    """Return the bundle written at `out`; its confidence is calibrated on the validation images.
+
+    Args:
+        dataset: What it was trained on, for validation images; the test part stays sealed.
+        reject_threshold: Confidence (0 to 1) below which the runtime answers "rejected"; None: never.
+
+    Raises:
+        DataError: The data set has other classes than the run, or no validation images.
+        ExportError: The file disagrees with the network.
+        OutputError: `out` cannot be written.
+    """
+    network = trained.network()
+    images, labels = validation_images(trained, dataset)
+    temperature = fit_temperature(torch_logits(network, images), labels)
+    with tempfile.TemporaryDirectory() as scratch:
+        trained.save(Path(scratch))
+        training = {f"{TRAINING}/{path.name}": path.read_bytes() for path in sorted(Path(scratch).iterdir())}
+    return write_bundle(
+        out,
+        network=network,
+        architecture=trained.architecture,
+        classes=trained.classes,
+        preprocess=trained.preprocess,
+        temperature=temperature,
+        golden_images=images[_spread(labels, GOLDEN_IMAGES)],
+        parity_images=images[_spread(labels, PARITY_IMAGES)],
+        split_rule=trained.split,
+        provenance=_provenance(trained),
+        recipe_yaml=yaml.safe_dump(trained.recipe.model_dump(mode="json", exclude_none=True), sort_keys=False),
+        reject_threshold=reject_threshold,
+        extras=training,
+    )
+
+
+def validation_images(trained: Trained, dataset: Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the validation images (N, C, S, S) uint8, as the runtime would see them, and their labels (N,)."""
+    indices = split_from_rule(dataset, trained.split).val
+    store = build_fixed(dataset, indices, trained.preprocess)
+    images = np.ascontiguousarray(np.asarray(store.pixels).transpose(0, 3, 1, 2))
+    return images, dataset.labels[indices]
+
+
+def _spread(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return `count` positions (or all), the classes in turn."""
+    order = np.argsort(labels, kind="stable")
+    place = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    chosen: NDArray[np.int64] = order[np.lexsort((labels[order], place))][:count]
+    return chosen
+
+
+def _provenance(trained: Trained) -> dict[str, Any]:
+    return {
+        "data": trained.data,
+        "recipe": trained.recipe.name,
+        "epochs": len(trained.history),
+        "seed": trained.recipe.seed,
+        "validation": trained.metrics,
+        "environment": trained.environment,
+    }

@@ -1,0 +1,165 @@
+"""Export the finalists, measure them side by side, and pick: best on validation within the budget, ties to the lighter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.data.dataset import Dataset
+from flyweight.data.split import Split
+from flyweight.errors import BudgetError
+from flyweight.export import export
+from flyweight.export.parity import file_logits
+from flyweight.export.trained import validation_images
+from flyweight.fit.contest import Outcome
+from flyweight.measure.accuracy import METRICS, Accuracy, score
+from flyweight.measure.budget import Budget, Check
+from flyweight.measure.speed import time_models
+from flyweight.measure.statistics import mcnemar_exact
+from flyweight.models.cost import count
+from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.memory import peak_memory
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A finalist as it would ship, with everything measured on its own file.
+
+    Attributes:
+        validation: Of the shipped file on the validation images.
+        right: (N,) bool, which validation images it gets right; for paired tests.
+        values: By metric of a budget, as `fit.weigh.Weighed.values`.
+        latency: What `measure.speed.time_models` said.
+    """
+
+    outcome: Outcome
+    bundle: Bundle
+    validation: Accuracy
+    right: np.ndarray[Any, Any]
+    values: dict[str, float]
+    latency: dict[str, Any]
+    checks: tuple[Check, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the candidate's name."""
+        return self.outcome.weighed.candidate.name
+
+    @property
+    def within(self) -> bool:
+        """True where no limit is broken."""
+        return all(check.status != "violated" for check in self.checks)
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The finalist that ships, and why.
+
+    Attributes:
+        finalists: All of them, best first by the metric.
+        why: Sentences for people.
+        p_values: Exact McNemar p of the best against each other finalist, by name.
+    """
+
+    winner: Finalist
+    finalists: tuple[Finalist, ...]
+    why: tuple[str, ...]
+    p_values: dict[str, float]
+
+
+def weigh_finalists(
+    outcomes: Sequence[Outcome], dataset: Dataset, parts: Split, budget: Budget, folder: Path, *, threads: int
+) -> list[Finalist]:
+    """Export every finalist to `folder` and measure the files: accuracy on validation, latency interleaved, memory.
+
+    Raises:
+        ExportError: A file disagrees with its network.
+    """
+    shipped = [(o, o.trained, o.weighed.candidate.name) for o in outcomes if o.status == "finalist" and o.trained]
+    bundles = [export(trained, dataset, folder / name) for _, trained, name in shipped]
+    timings = time_models([bundle.variant().file for bundle in bundles], threads=threads)
+    finalists = []
+    for (outcome, trained, _), bundle, timing in zip(shipped, bundles, timings, strict=True):
+        images, labels = validation_images(trained, dataset)
+        logits = file_logits(bundle.variant().file, images)
+        values = _values(bundle, timing, threads)
+        finalists.append(
+            Finalist(
+                outcome=outcome,
+                bundle=bundle,
+                validation=score(logits, labels, bundle.classes, bundle.temperature),
+                right=logits.argmax(axis=1) == labels,
+                values=values,
+                latency=timing.as_dict(),
+                checks=tuple(budget.check(values)),
+            )
+        )
+    return finalists
+
+
+def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:
+    """Return the best finalist within the budget; of those it does not beat beyond chance, the one with the lowest p90.
+
+    Raises:
+        BudgetError: As trained and exported, none is within the budget (their untrained twins were).
+    """
+    allowed = [finalist for finalist in finalists if finalist.within]
+    if not allowed:
+        broken = "; ".join(f"{f.name}: {check.text}" for f in finalists for check in f.checks if check.status == "violated")
+        raise BudgetError(
+            f"measured again after training, no finalist is within {budget.text!r}: {broken or 'none finished'}",
+            do="run again on a quiet machine, or leave a little more room in the limit",
+        )
+    metric = METRICS[budget.maximize]
+    order = sorted(allowed, key=lambda finalist: -metric(finalist.validation))
+    best = order[0]
+    p_values = {other.name: _p_value(best, other) for other in order[1:]}
+    equals = [best, *(other for other in order[1:] if budget.maximize == "accuracy" and p_values[other.name] > ALPHA)]
+    winner = min(equals, key=lambda finalist: finalist.values["latency_p90"])
+    return Pick(winner, tuple(order), tuple(_why(winner, best, order, p_values, budget)), p_values)
+
+
+def _p_value(one: Finalist, other: Finalist) -> float:
+    return mcnemar_exact(int((one.right & ~other.right).sum()), int((~one.right & other.right).sum()))
+
+
+def _why(winner: Finalist, best: Finalist, order: Sequence[Finalist], p_values: dict[str, float], budget: Budget) -> list[str]:
+    metric = METRICS[budget.maximize]
+    said = [
+        f"{winner.name} reaches {100 * metric(winner.validation):.2f} % {budget.maximize.replace('_', ' ')} "
+        f"on {winner.validation.n} validation images and meets every limit of {budget.text!r}."
+    ]
+    if winner is not best:
+        said.append(
+            f"{best.name} scored {100 * metric(best.validation):.2f} %, but the difference is inside the noise "
+            f"(exact McNemar p = {p_values[winner.name]:.2f}), so the faster one ships."
+        )
+    for other in order:
+        if other not in (winner, best):
+            p = p_values[other.name]
+            word = "beaten" if p <= ALPHA else "no different"
+            said.append(f"{other.name}: {100 * metric(other.validation):.2f} %, {word} (p = {p:.3g}).")
+        elif other is not winner and winner is best:
+            said.append(f"{other.name}: {100 * metric(other.validation):.2f} %.")
+    return said
+
+
+def _values(bundle: Bundle, timing: Any, threads: int) -> dict[str, float]:
+    file = bundle.variant().file
+    cost, memory = count(file), peak_memory(file, threads=threads)
+    return {
+        "latency_p50": timing.p50_ms,
+        "latency_p90": timing.p90_ms,
+        "size": float(bundle.variant().size_bytes),
+        "params": float(cost.params),
+        "macs": float(cost.macs),
+        "peak_activation": float(cost.peak_activation_bytes),
+        "memory": float(memory.peak_bytes),
+        "memory_increment": float(memory.increment_bytes),
+    }

@@ -1,0 +1,150 @@
+"""Intervals and tests, exact where they can be; numpy and the standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import NormalDist
+
+import numpy as np
+
+EXACT_SPLITS = 20_000  # up to here a permutation test looks at every split
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval (low, high) of a share, k of n; (0, 1) when n is 0.
+
+    Source: Wilson 1927; Brown, Cai & DasGupta 2001, section 3.1.1.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is not a share")
+    if n == 0:
+        return (0.0, 1.0)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    share = k / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At the ends the bound is 0 or 1 exactly; rounding would leave it a hair off.
+    return (0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half))
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Return the two-sided exact p of McNemar's test.
+
+    Args:
+        b: Images only the first model gets right.
+        c: Images only the second model gets right.
+    """
+    n = b + c
+    if n == 0:
+        return 1.0
+    tail = sum(math.exp(_log_choose(n, i) - n * math.log(2)) for i in range(min(b, c) + 1))
+    return min(1.0, 2 * tail)
+
+
+def paired_bootstrap(
+    first: np.ndarray, second: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Return mean(first - second) over the same images, with its percentile bootstrap interval.
+
+    Args:
+        first: Score of each image (N,), as 1 for right and 0 for wrong.
+        second: The same images' scores by the other model.
+    """
+    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    # Equal differences are interchangeable: drawing how often each value comes is the same as drawing images.
+    values, counts = np.unique(difference, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(difference), counts / len(difference), size=resamples)
+    means = drawn @ values / len(difference)
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(float(difference.mean()), float(low), float(high), level)
+
+
+def quantile_interval(samples: Sequence[float] | np.ndarray, q: float, level: float = 0.95) -> Interval | None:
+    """Return the q-quantile with its distribution-free interval between two order statistics.
+
+    The interval is the narrowest pair of ranks that covers the quantile with at least `level`; it assumes nothing of
+    the distribution, and no sample is trimmed. None when no pair of ranks does: p99 needs 299 samples, p90 29,
+    p50 6.
+
+    Source: David & Nagaraja 2003, "Order Statistics", section 7.1.
+    """
+    ordered = np.sort(np.asarray(samples, np.float64))
+    ranks = _ranks(len(ordered), q, level)
+    if ranks is None:
+        return None
+    value = float(ordered[max(0, math.ceil(q * len(ordered)) - 1)])
+    return Interval(value, float(ordered[ranks[0] - 1]), float(ordered[ranks[1] - 1]), level)
+
+
+def smallest_n(q: float, level: float = 0.95) -> int:
+    """Return how many samples `quantile_interval` needs."""
+    n = 1
+    while _ranks(n, q, level) is None:
+        n += 1
+    return n
+
+
+def permutation_test(
+    first: Sequence[float],
+    second: Sequence[float],
+    statistic: Callable[[np.ndarray], float] = lambda values: float(np.mean(values)),
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """Return the two-sided p that two groups differ in `statistic`; exact when there are few splits.
+
+    The values are whatever was assigned at random: for latencies the medians of whole processes, because the samples
+    within one process share its luck (memory layout, core, neighbours) and are not independent.
+    """
+    pooled, size = np.array([*first, *second], np.float64), len(first)
+    observed = abs(statistic(pooled[:size]) - statistic(pooled[size:]))
+    if math.comb(len(pooled), size) <= EXACT_SPLITS:
+        masks = [np.isin(np.arange(len(pooled)), chosen) for chosen in combinations(range(len(pooled)), size)]
+        extra = 0
+    else:
+        random = np.random.default_rng(seed)
+        masks = [np.isin(np.arange(len(pooled)), random.permutation(len(pooled))[:size]) for _ in range(resamples)]
+        extra = 1  # the split that was seen
+    # A tolerance far below any clock: sums in another order must not make equal splits unequal.
+    reach = observed - 1e-12 * max(1.0, float(np.abs(pooled).max()))
+    hits = sum(abs(statistic(pooled[mask]) - statistic(pooled[~mask])) >= reach for mask in masks)
+    return (hits + extra) / (len(masks) + extra)
+
+
+def _ranks(n: int, q: float, level: float) -> tuple[int, int] | None:
+    """Return the 1-based ranks (l, u) of the narrowest interval [X(l), X(u)] that covers the q-quantile."""
+    if n < 2:
+        return None
+    # P(X(l) <= x_q <= X(u)) >= P(l <= B <= u - 1) for the number B of samples below the quantile.
+    cdf = np.cumsum(np.exp([_log_binomial(n, i, q) for i in range(n + 1)]))
+    best: tuple[int, float, int, int] | None = None
+    for low in range(1, n):
+        high = int(np.searchsorted(cdf, cdf[low - 1] + level - 1e-12)) + 1
+        if high > n:
+            break
+        lean = abs((low + high) / 2 - q * (n + 1))
+        if best is None or (high - low, lean) < best[:2]:
+            best = (high - low, lean, low, high)
+    return None if best is None else best[2:]
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_binomial(n: int, k: int, q: float) -> float:
+    return _log_choose(n, k) + k * math.log(q) + (n - k) * math.log1p(-q)

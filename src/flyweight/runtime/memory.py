@@ -1,0 +1,87 @@
+"""Peak memory of a fresh process that runs a model, and how much of it the empty runner takes already.
+
+`python -m flyweight.runtime.memory [FILE --backend NAME --threads N]` prints the peak of its own process in bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flyweight.runtime.backends import load_backend
+from flyweight.runtime.process import run_module
+
+RUNS = 5  # images classified before the peak is read: the arena is allocated in the first one
+REPEATS = 3  # fresh processes of each kind; their median counts
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory, in bytes.
+
+    Attributes:
+        peak_bytes: Most that a fresh process held while it loaded the model and classified single images.
+        empty_bytes: The same of a process that only imports the runtime.
+        increment_bytes: The difference: what the model adds; at least 0.
+        processes: How many fresh processes of each kind; the numbers are medians.
+    """
+
+    peak_bytes: int
+    empty_bytes: int
+    increment_bytes: int
+    processes: int
+
+
+def peak_memory(file: Path, *, threads: int = 1, backend: str = "onnxruntime", repeats: int = REPEATS) -> Memory:
+    """Return the memory that a model file takes on this machine, batch 1.
+
+    Raises:
+        BundleError: The file cannot be loaded.
+    """
+    arguments = [str(file), "--backend", backend, "--threads", str(threads)]
+    with_model = [int(run_module(__name__, arguments)) for _ in range(repeats)]
+    empty = [int(run_module(__name__, ["--backend", backend])) for _ in range(repeats)]
+    peak, base = int(statistics.median(with_model)), int(statistics.median(empty))
+    return Memory(peak, base, max(0, peak - base), repeats)
+
+
+def own_peak() -> int:
+    """Return the most resident memory this process has held, in bytes.
+
+    Linux: VmHWM, not `ru_maxrss`, which a process inherits from the one that started it, however large that was.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def main(arguments: list[str]) -> None:
+    """Print this process's peak after loading and running a model, or after the imports only."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    import onnxruntime  # noqa: F401 - part of the empty runner
+
+    if given.file is not None:
+        backend = load_backend(given.backend, given.file, given.threads)
+        images = np.zeros((1, *backend.shape), np.uint8)
+        for _ in range(RUNS):
+            np.asarray(backend.run(images))
+    print(own_peak())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,51 @@
+"""Run a module of the runtime in a fresh process, so that nothing the caller holds or did is in the number."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from flyweight.errors import BundleError, FlyweightBug
+
+TIMEOUT_SECONDS = 600
+
+
+def run_module(module: str, arguments: list[str], stdin: str = "") -> str:
+    """Return what `python -m module` printed.
+
+    Raises:
+        BundleError: It could not load or run the model; with its own words.
+        FlyweightBug: It died.
+    """
+    # One source of threads: the runner's own --threads, not what the shell set for BLAS or OpenMP.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_"))}
+    # With -P the folder the user stands in cannot shadow a module.
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "flyweight.runtime.process", module, *arguments],
+        input=stdin, capture_output=True, text=True, env=environment, timeout=TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
+    if done.returncode == BundleError.exit_code and done.stdout.startswith("{"):
+        problem = json.loads(done.stdout.splitlines()[0])
+        raise BundleError(problem["what"], do=problem["do"])
+    if done.returncode != 0:
+        raise FlyweightBug(f"{module} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def _main() -> None:
+    """Run the module named first and hand a FlyweightError to the parent as JSON."""
+    from importlib import import_module
+
+    from flyweight.errors import FlyweightError
+
+    try:
+        import_module(sys.argv[1]).main(sys.argv[2:])
+    except FlyweightError as error:
+        print(json.dumps(error.as_dict()))
+        sys.exit(BundleError.exit_code)
+
+
+if __name__ == "__main__":
+    _main()

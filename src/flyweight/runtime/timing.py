@@ -1,0 +1,192 @@
+"""The latency protocol inside one fresh process: warm up until steady, then time single runs, none left out.
+
+`python -m flyweight.runtime.timing < spec.json` prints one JSON object. `measure.speed` starts several of these in
+random order and puts them together; here is nothing but the clock and what it times.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.runtime.backends import load_backend
+from flyweight.runtime.process import run_module
+
+WINDOW_RUNS = 10
+WINDOW_SECONDS = 0.1  # a window is this long at most, so that slow nets warm up in few runs
+WINDOWS = 3
+STEADY = 1.05  # the medians of the last three windows lie within 5 %
+MODEL, PREPROCESS, ENCODED = "model", "preprocess_model", "encoded"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long one process samples.
+
+    Attributes:
+        samples: It stops here at the latest, unless `soft_seconds` are not over ... see `enough`.
+        enough: After `soft_seconds` this many will do.
+        soft_seconds: Time for `samples`.
+        hard_seconds: It stops here even with fewer than `enough`.
+        warmup_seconds: Warm-up ends here even when not steady.
+    """
+
+    samples: int = 200
+    enough: int = 60
+    soft_seconds: float = 1.0
+    hard_seconds: float = 12.0
+    warmup_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one process times.
+
+    Attributes:
+        file: The model file.
+        clocks: Of `model`, `preprocess_model`, `encoded`.
+        images: `.npy` of (N, C, S, S) uint8 to run in turn; seeded noise without.
+        photo: An encoded image file, for the two clocks that preprocess.
+        preprocess: `Preprocess.to_json`, for the same.
+        batches: Batch sizes to take the throughput of.
+    """
+
+    file: str
+    backend: str = "onnxruntime"
+    threads: int = 1
+    clocks: tuple[str, ...] = (MODEL,)
+    images: str | None = None
+    photo: str | None = None
+    preprocess: dict[str, Any] | None = None
+    batches: tuple[int, ...] = ()
+    effort: Effort = field(default_factory=Effort)
+
+
+def time_in_fresh_process(spec: Spec) -> dict[str, Any]:
+    """Return what a fresh process measured: samples in ns by clock, warm-up facts, throughput by batch size.
+
+    Raises:
+        BundleError: The file cannot be loaded or run.
+    """
+    found: dict[str, Any] = json.loads(run_module("flyweight.runtime.timing", [], json.dumps(asdict(spec))))
+    return found
+
+
+def time_here(spec: Spec) -> dict[str, Any]:
+    """Return the same, measured in this process."""
+    backend = load_backend(spec.backend, Path(spec.file), spec.threads)
+    images = _images(spec, backend.shape)
+    singles = itertools.cycle([images[i : i + 1] for i in range(len(images))])
+    clocks = {name: _timed(CLOCKS[name](spec, backend.run, singles), spec.effort) for name in spec.clocks}
+    throughput = [_throughput(backend.run, images, batch, spec.effort) for batch in spec.batches]
+    return {"clocks": clocks, "throughput": throughput}
+
+
+def sample(run: Callable[[], object], effort: Effort) -> list[int]:
+    """Return the duration of each run in ns, in order and none left out."""
+    clock, durations = time.perf_counter_ns, []
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        start = clock()
+        while not _over(len(durations), (clock() - start) / 1e9, effort):
+            before = clock()
+            run()
+            durations.append(clock() - before)
+    finally:
+        if collecting:
+            gc.enable()
+    return durations
+
+
+def warm_up(run: Callable[[], object], seconds: float) -> tuple[int, bool]:
+    """Run until three windows in a row agree, or the time is over; return (runs, steady)."""
+    medians: list[float] = []
+    runs, start = 0, time.perf_counter()
+    window = Effort(WINDOW_RUNS, 1, WINDOW_SECONDS, WINDOW_SECONDS)
+    while True:
+        durations = sample(run, window)
+        runs += len(durations)
+        medians.append(statistics.median(durations))
+        last = medians[-WINDOWS:]
+        if len(last) == WINDOWS and max(last) <= STEADY * min(last):
+            return runs, True
+        if time.perf_counter() - start > seconds:
+            return runs, False
+
+
+def _over(n: int, seconds: float, effort: Effort) -> bool:
+    return n >= effort.samples or n >= 1 and (
+        (seconds >= effort.soft_seconds and n >= effort.enough) or seconds >= effort.hard_seconds
+    )
+
+
+def _timed(run: Callable[[], object], effort: Effort) -> dict[str, Any]:
+    runs, steady = warm_up(run, effort.warmup_seconds)
+    return {"warmup_runs": runs, "steady": steady, "samples_ns": sample(run, effort)}
+
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def _model_clock(spec: Spec, run: Run, singles: itertools.cycle[np.ndarray]) -> Callable[[], object]:
+    return lambda: run(next(singles))
+
+
+def _preprocess_clock(spec: Spec, run: Run, singles: itertools.cycle[np.ndarray]) -> Callable[[], object]:
+    from flyweight.runtime.preprocess import Preprocess, decode, fit_image
+
+    preprocess = Preprocess.from_json(spec.preprocess or {})
+    pixels = decode(Path(spec.photo or ""), preprocess.channels)
+    return lambda: run(_batch_of(fit_image(pixels, preprocess)))
+
+
+def _encoded_clock(spec: Spec, run: Run, singles: itertools.cycle[np.ndarray]) -> Callable[[], object]:
+    from flyweight.runtime.preprocess import Preprocess, load
+
+    preprocess = Preprocess.from_json(spec.preprocess or {})
+    content = Path(spec.photo or "").read_bytes()
+    return lambda: run(_batch_of(load(content, preprocess)))
+
+
+CLOCKS = {MODEL: _model_clock, PREPROCESS: _preprocess_clock, ENCODED: _encoded_clock}
+
+
+def _batch_of(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def _throughput(run: Run, images: np.ndarray, batch: int, effort: Effort) -> dict[str, Any]:
+    """Return images per second at a batch size, by its own runs: never from the latency of one image."""
+    block = np.resize(images, (batch, *images.shape[1:]))
+    timed = _timed(lambda: run(block), effort)
+    rates = sorted(batch / (duration / 1e9) for duration in timed["samples_ns"])
+    return {"batch": batch, "images_per_second": statistics.median(rates), "n": len(rates)}
+
+
+def _images(spec: Spec, shape: tuple[int, int, int]) -> np.ndarray:
+    if spec.images is not None:
+        return np.ascontiguousarray(np.load(spec.images, allow_pickle=False))
+    return np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
+
+
+def main(arguments: list[str]) -> None:
+    """Time the spec on standard input and print the result."""
+    given = json.load(sys.stdin)
+    effort = Effort(**given.pop("effort"))
+    print(json.dumps(time_here(Spec(**given, effort=effort)), allow_nan=False))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
