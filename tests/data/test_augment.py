@@ -140,9 +140,8 @@ def test_a_shift_equals_torchvision_pad_then_crop(fill: str, mode: str, channels
 def test_a_shift_larger_than_the_image_still_reflects() -> None:
     pixels = torch.arange(3, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 3, 1).contiguous()
     moved = geometry.shift(pixels, torch.tensor([5]), torch.tensor([0]), most=5, fill="reflect")
-    assert moved[0, :, 0, 0].tolist() == [1, 0, 1]  # rows 5, 6, 7 of 0 1 2 1 0 1 0 1 2 ... hand-counted below
-    rows = [0, 1, 2, 1, 0, 1, 2, 1]
-    assert moved[0, :, 0, 0].tolist() == rows[5:8]
+    bounced = [0, 1, 2, 1, 0, 1, 2, 1]  # 0 1 2, then back and forth without repeating an edge
+    assert moved[0, :, 0, 0].tolist() == bounced[5:8]
 
 
 def random_affine() -> dict[str, Tensor]:
@@ -205,8 +204,8 @@ def test_a_resized_crop_equals_torchvision_within_one_level(channels: int) -> No
     assert largest_difference(geometry.resized_crop(pixels, boxes, 24), each(pixels, theirs)) <= 1
 
 
-def test_one_antialiased_crop_equals_torchvision_bit_for_bit() -> None:
-    image = pictures(3, 50, 70, count=1)[0] if False else pictures(3, 50, 70)[5]
+def test_one_antialiased_crop_equals_torchvision_within_one_level() -> None:
+    image = pictures(3, 50, 70)[5]
     crop = image[4:47, 9:62].contiguous()
     expected = reference_v2.resized_crop(image.permute(2, 0, 1), 4, 9, 43, 53, size=[24, 24], antialias=True)
     assert largest_difference(geometry.resized_crop_one(crop, 24), expected.permute(1, 2, 0)) <= 1

@@ -131,7 +131,9 @@ class Budget:
         """
         foreign = MEASURED if measured_on != self.device else frozenset()
         known = {metric: None if metric in foreign else value for metric, value in values.items()}
-        return [Check(limit.metric, limit.value, known.get(limit.metric), _status(limit, known)) for limit in self.limits]
+        return [
+            Check(limit.metric, limit.value, known.get(limit.metric), _status(limit, known)) for limit in self.limits
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -171,15 +173,15 @@ def _limit(part: str) -> Limit:
 
 def _factor(metric: str, unit: str, number: str, part: str) -> float:
     units = LIMITS[metric][0]
-    folded = {name.lower(): name for name in units}
-    # kb, Kb and KB all mean bytes here; m and M differ for counts, where only M exists.
-    if unit in units or (unit.lower() in folded and units is not COUNTS) or (units is COUNTS and unit in ("K", "g")):
-        return units[folded[unit.lower()]]
-    what = f"no unit in {part!r}" if not unit else f"unknown unit {unit!r} in {part!r}"
-    example = {id(TIMES): "ms", id(BYTES): "KB"}.get(id(units), "k")
-    _refuse(
-        f"{what}; {metric} is {LIMITS[metric][1]}", f"write {metric}<{number}{example}; units: {_listed(units)}"
-    )
+    # kb and Kb mean KB. Of counts only K and g are taken so: m could be M or milli.
+    folded = {name.lower(): factor for name, factor in units.items()}
+    if unit not in units and (unit.lower() not in folded or (units is COUNTS and unit == "m")):
+        what = f"no unit in {part!r}" if not unit else f"unknown unit {unit!r} in {part!r}"
+        example = {id(TIMES): "ms", id(BYTES): "KB"}.get(id(units), "k")
+        _refuse(
+            f"{what}; {metric} is {LIMITS[metric][1]}", f"write {metric}<{number}{example}; units: {_listed(units)}"
+        )
+    return units[unit] if unit in units else folded[unit.lower()]
 
 
 def _maximize(part: str) -> str:

@@ -49,7 +49,9 @@ def read_sums(folder: Path) -> dict[str, str]:
     try:
         content = (folder / SUMS).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"no readable SHA256SUMS in the bundle {str(folder)!r}: {error}", do=_again(folder)) from error
+        raise BundleError(
+            f"no readable SHA256SUMS in the bundle {str(folder)!r}: {error}", do=_again(folder)
+        ) from error
     listed: dict[str, str] = {}
     for line in content.splitlines():
         match = LINE.fullmatch(line)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flyweight.errors import DataError
+from flyweight.errors import BundleError, DataError
 from flyweight.runtime.backends import load_backend
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.calibration import softmax
@@ -73,7 +73,19 @@ class Predictor:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
         self.variant = self.bundle.variant(variant)
         self.backend = load_backend(backend or self.variant.backend, self.variant.file, threads)
+        self._check_shapes()
         self.threshold = self.bundle.reject_threshold if reject_threshold is None else reject_threshold
+
+    def _check_shapes(self) -> None:
+        preprocess, classes = self.bundle.preprocess, self.bundle.classes
+        wanted = (preprocess.channels, preprocess.image_size, preprocess.image_size)
+        gives = self.backend.run(np.zeros((1, *self.backend.shape), np.uint8)).shape
+        if self.backend.shape != wanted or gives != (1, len(classes)):
+            raise BundleError(
+                f"{self.variant.file.name!r} takes {self.backend.shape} and gives {gives}; bundle.json says {wanted} "
+                f"and {len(classes)} classes",
+                do="export again",
+            )
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8, in batches."""

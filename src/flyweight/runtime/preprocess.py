@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from flyweight.errors import BundleError, DataError
 
@@ -193,7 +193,7 @@ def _too_large(size: tuple[int, int], name: str) -> DataError:
 
 
 def _unreadable(name: str, error: Exception, content: bytes) -> DataError:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         reason = f"not an image of a known format (begins with {content[:8]!r})"
     else:
         reason = f"{error}" or type(error).__name__

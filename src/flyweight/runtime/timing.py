@@ -34,7 +34,7 @@ class Effort:
     """How long one process samples.
 
     Attributes:
-        samples: It stops here at the latest, unless `soft_seconds` are not over ... see `enough`.
+        samples: It stops after this many.
         enough: After `soft_seconds` this many will do.
         soft_seconds: Time for `samples`.
         hard_seconds: It stops here even with fewer than `enough`.
@@ -94,7 +94,8 @@ def time_here(spec: Spec) -> dict[str, Any]:
 
 def sample(run: Callable[[], object], effort: Effort) -> list[int]:
     """Return the duration of each run in ns, in order and none left out."""
-    clock, durations = time.perf_counter_ns, []
+    clock = time.perf_counter_ns
+    durations: list[int] = []
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -127,9 +128,10 @@ def warm_up(run: Callable[[], object], seconds: float) -> tuple[int, bool]:
 
 
 def _over(n: int, seconds: float, effort: Effort) -> bool:
-    return n >= effort.samples or n >= 1 and (
-        (seconds >= effort.soft_seconds and n >= effort.enough) or seconds >= effort.hard_seconds
-    )
+    if n == 0:
+        return False
+    soft_end = seconds >= effort.soft_seconds and n >= effort.enough
+    return n >= effort.samples or soft_end or seconds >= effort.hard_seconds
 
 
 def _timed(run: Callable[[], object], effort: Effort) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Labelled images: where they come from, what is wrong with them, how they are divided, decoded and batched."""

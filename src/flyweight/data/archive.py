@@ -1,0 +1,123 @@
+"""Archives, unpacked once into the cache and read safely: nothing lands outside, nothing explodes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from flyweight.errors import DataError
+from flyweight.files import output_error
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
+MOST_FILES = 2_000_000
+MOST_BYTES = 300 << 30
+MOST_RATIO = 200  # unpacked over packed: photos do not shrink, and even flat drawings stay below
+
+
+def is_archive(path: Path) -> bool:
+    """True by the file's suffix."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def scratch(name: str) -> Path:
+    """Return the folder of the cache for what was unpacked from something of that name."""
+    key = hashlib.blake2b(name.encode(), digest_size=10).hexdigest()
+    cache = Path(os.environ.get("FLYWEIGHT_CACHE") or Path.home() / ".cache" / "flyweight")
+    return cache / "unpacked" / key
+
+
+def unpack(archives: Sequence[Path], cache: Path | None) -> Path:
+    """Return the folder that archives were unpacked into, together; done before, it is not done again.
+
+    Raises:
+        DataError: A damaged archive, a path or link that leads outside, or far more data than its size can mean.
+        OutputError: The cache cannot be written.
+    """
+    stamp = "|".join(f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives)
+    target = scratch(stamp) if cache is None else cache / scratch(stamp).name
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpacking-"))
+        try:
+            for archive in archives:
+                _unpack_one(archive, work)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.rename(work, target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise output_error(target, error) from error
+    return target
+
+
+def _unpack_one(archive: Path, work: Path) -> None:
+    left = min(MOST_BYTES, max(archive.stat().st_size, 1 << 16) * MOST_RATIO)
+    count = 0
+    try:
+        for name, file in _members(archive):
+            count += 1
+            target = work / _safe(archive, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                left -= _copy(file, out, left)
+            if left <= 0 or count > MOST_FILES:
+                raise DataError(
+                    f"{archive} unpacks to over {MOST_RATIO} times its size or {MOST_FILES:,} files: it looks like a bomb",
+                    do="unpack it yourself where you trust it, and give the folder",
+                )
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, ValueError) as error:
+        raise DataError(f"{archive} is damaged: {error}", do="fetch it again") from error
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield (name, content) of the regular files of an archive."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise _outside(archive, info.filename)
+                if not info.is_dir():
+                    with zipped.open(info) as file:
+                        yield info.filename, file
+        return
+    with tarfile.open(archive) as tarred:
+        for member in tarred:
+            if member.issym() or member.islnk() or member.isdev():
+                raise _outside(archive, member.name)
+            file = tarred.extractfile(member) if member.isfile() else None
+            if file is not None:
+                yield member.name, file
+
+
+def _safe(archive: Path, name: str) -> Path:
+    steps = PurePosixPath(name.replace("\\", "/"))
+    if steps.is_absolute() or ".." in steps.parts or ":" in (steps.parts or ("",))[0] or "\0" in name:
+        raise _outside(archive, name)
+    return Path(*steps.parts)
+
+
+def _outside(archive: Path, name: str) -> DataError:
+    return DataError(
+        f"{archive} holds {name!r}, which leads outside the archive or is a link; nothing of it was kept",
+        do="do not trust this archive; pack the images again without links",
+    )
+
+
+def _copy(source: IO[bytes], target: IO[bytes], most: int) -> int:
+    """Copy up to `most` bytes and one more, so that an overflow shows; return how many."""
+    done = 0
+    while done <= most and (block := source.read(1 << 20)):
+        target.write(block)
+        done += len(block)
+    return done

@@ -1,0 +1,218 @@
+"""Latency of model files: several fresh processes each, in random order, put together with intervals."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flyweight.measure.statistics import permutation_test, quantile_interval, smallest_n
+from flyweight.runtime.timing import MODEL, Effort, Spec, time_in_fresh_process
+
+ALPHA = 0.05
+FULL_N = smallest_n(0.99)  # fewer samples than this in a full run mean that the net is slow: p50 only
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run: `processes` fresh processes of `effort` each for every candidate."""
+
+    processes: int
+    effort: Effort
+    noise_floor: bool  # time the first candidate twice by the model clock, as if it were two
+
+
+FULL = Plan(5, Effort(), noise_floor=True)
+QUICK = Plan(3, Effort(samples=100, enough=10, soft_seconds=0.15, hard_seconds=3.0, warmup_seconds=0.15), False)
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """A quantile of the latency with its order-statistic 95 % interval, or the reason why there is none."""
+
+    ms: float | None
+    low_ms: float | None
+    high_ms: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """The latency of one file by one clock, batch 1.
+
+    Attributes:
+        samples_ms: Every sample of each process, in the order of the processes; none is left out.
+        steady: Whether every process was steady when its warm-up ended.
+        noise_floor: Relative difference of medians that this machine shows between a file and itself; None where
+            that was not measured.
+        slow: Too slow for 299 samples in the time: only p50 is given.
+    """
+
+    name: str
+    clock: str
+    backend: str
+    threads: int
+    samples_ms: tuple[tuple[float, ...], ...]
+    steady: bool
+    warmup_runs: int
+    noise_floor: float | None = None
+    slow: bool = False
+
+    @property
+    def n(self) -> int:
+        """How many runs were timed."""
+        return sum(map(len, self.samples_ms))
+
+    @property
+    def process_medians_ms(self) -> tuple[float, ...]:
+        """Median of each process."""
+        return tuple(statistics.median(samples) for samples in self.samples_ms)
+
+    @property
+    def p50_ms(self) -> float | None:
+        """Median of all samples; None with fewer than 6."""
+        return self.quantile(0.5).ms
+
+    @property
+    def p90_ms(self) -> float | None:
+        """90 % of runs were at most this long; None with fewer than 29, or when the net is slow."""
+        return self.quantile(0.9).ms
+
+    @property
+    def p99_ms(self) -> float | None:
+        """99 % of runs were at most this long; None with fewer than 299, or when the net is slow."""
+        return self.quantile(0.99).ms
+
+    def quantile(self, q: float) -> Quantile:
+        """Return a quantile of all samples."""
+        if self.slow and q > 0.5:
+            return Quantile(None, None, None, f"slow: {self.n} samples in the time, so p50 only")
+        found = quantile_interval([ms for samples in self.samples_ms for ms in samples], q)
+        if found is None:
+            return Quantile(None, None, None, f"n too small: {self.n} samples, p{q * 100:g} needs {smallest_n(q)}")
+        return Quantile(found.value, found.low, found.high)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values: the three quantiles and how they were taken."""
+        quantiles = {f"p{q * 100:g}": vars(self.quantile(q)) for q in (0.5, 0.9, 0.99)}
+        return {
+            **quantiles,
+            "n": self.n,
+            "process_medians_ms": list(self.process_medians_ms),
+            "warmup_runs": self.warmup_runs,
+            "steady": self.steady,
+            "noise_floor": self.noise_floor,
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What can be said of two latencies.
+
+    Attributes:
+        ratio: Median of the first over median of the second.
+        p: Of the exact permutation test over process medians.
+        verdict: `faster`, `slower` (the first) or `no difference`.
+    """
+
+    ratio: float
+    p: float
+    verdict: str
+
+
+def compare(first: LatencyResult, second: LatencyResult) -> Difference:
+    """Say whether `first` is faster: not unless the test says so at 5 % and the noise floor is exceeded."""
+    ours, theirs = first.process_medians_ms, second.process_medians_ms
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    p = permutation_test(ours, theirs)
+    floor = max(first.noise_floor or 0.0, second.noise_floor or 0.0)
+    if p > ALPHA or abs(ratio - 1) <= floor:
+        return Difference(ratio, p, "no difference")
+    return Difference(ratio, p, "faster" if ratio < 1 else "slower")
+
+
+def time_specs(
+    specs: Mapping[str, Spec], plan: Plan, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> dict[str, dict[str, LatencyResult]]:
+    """Return, by candidate and clock, the latencies of all specs.
+
+    Every candidate runs in `plan.processes` fresh processes; each round takes the candidates in a new random order,
+    so that a machine that warms up, throttles or is disturbed treats all alike.
+
+    Raises:
+        BundleError: A file cannot be loaded.
+    """
+    arms = dict(specs)
+    if plan.noise_floor:
+        arms[AGAIN] = replace(next(iter(specs.values())), clocks=(MODEL,))
+    order = random_order(list(arms), plan.processes, seed)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
+    for done, name in enumerate(order):
+        runs[name].append(time_in_fresh_process(replace(arms[name], effort=plan.effort))["clocks"])
+        if progress:
+            progress(done + 1, len(order))
+    found = {
+        name: {clock: _result(name, clock, arms[name], runs[name], plan) for clock in arms[name].clocks}
+        for name in arms
+    }
+    again = found.pop(AGAIN, None)
+    return found if again is None else _with_floor(found, again)
+
+
+AGAIN = "\0again"  # no file has this name
+
+
+def random_order(names: Sequence[str], rounds: int, seed: int) -> list[str]:
+    """Return every name once a round, each round in its own random order."""
+    generator = random.Random(seed)
+    return [name for _ in range(rounds) for name in generator.sample(names, len(names))]
+
+
+def noise_floor(medians_ms: Sequence[float]) -> float:
+    """Return the relative difference that 95 % of the splits of one file's processes into two halves stay within."""
+    values = np.array(medians_ms)
+    half = len(values) // 2
+    masks = [np.isin(np.arange(len(values)), chosen) for chosen in combinations(range(len(values)), half)]
+    differences = [abs(np.median(values[mask]) - np.median(values[~mask])) for mask in masks]
+    return float(np.quantile(differences, 0.95) / np.median(values))
+
+
+def _result(name: str, clock: str, spec: Spec, runs: list[dict[str, Any]], plan: Plan) -> LatencyResult:
+    timed = [run[clock] for run in runs]
+    samples = tuple(tuple(ns / 1e6 for ns in one["samples_ns"]) for one in timed)
+    total = sum(map(len, samples))
+    wanted = plan.processes * plan.effort.enough
+    return LatencyResult(
+        name=name,
+        clock=clock,
+        backend=spec.backend,
+        threads=spec.threads,
+        samples_ms=samples,
+        steady=all(one["steady"] for one in timed),
+        warmup_runs=sum(one["warmup_runs"] for one in timed),
+        slow=total < min(FULL_N, wanted),
+    )
+
+
+def _with_floor(
+    found: dict[str, dict[str, LatencyResult]], again: dict[str, LatencyResult]
+) -> dict[str, dict[str, LatencyResult]]:
+    first = next(iter(found.values()))
+    floors = {
+        clock: noise_floor((*first[clock].process_medians_ms, *again[clock].process_medians_ms)) for clock in again
+    }
+    return {
+        name: {clock: replace(result, noise_floor=floors.get(clock)) for clock, result in results.items()}
+        for name, results in found.items()
+    }
+
+
+def model_spec(path: Path, threads: int) -> Spec:
+    """Return the spec of a bare model file by the model clock; the images are noise."""
+    return Spec(str(path), threads=threads, clocks=(MODEL,))
