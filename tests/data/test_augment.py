@@ -8,16 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms import RandAugment, TrivialAugmentWide, autoaugment
+from torchvision.transforms import RandAugment, TrivialAugmentWide, autoaugment, v2
 from torchvision.transforms import functional as reference
-from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
 from torchvision.transforms.v2 import functional as reference_v2
 
-from flyweight.data.augment import augment, colour, geometry, layout, mix, randaugment
-from flyweight.data.augment import erase as erasing
-from flyweight.data.augment import mix as mix_function
-from flyweight.data.augment.mix import cut_boxes, cutmix_images, draw_share, mix_targets, mixup_images
+from flyweight.data.augment import augment, colour, erasing, geometry, layout, mix, operations
+from flyweight.data.augment.mixing import cut_boxes, cutmix_images, draw_share, mix_targets, mixup_images
 from flyweight.data.policy import AugmentPolicy
 
 COUNT = 12
@@ -244,20 +241,20 @@ def test_random_boxes_lie_inside_and_cover_the_asked_share() -> None:
 def test_each_randaugment_operation_equals_torchvision(
     number: int, magnitude_bin: int, channels: int, wide: bool
 ) -> None:
-    pixels, name = pictures(channels, 28, 28), randaugment.OPERATIONS[number]
-    ours = randaugment.trivial_bins() if wide else randaugment.randaugment_bins(28, 28)
-    sign = torch.where(torch.arange(COUNT) % 2 == 0, 1.0, -1.0) if randaugment._SIGNED[number] else torch.ones(COUNT)
+    pixels, name = pictures(channels, 28, 28), operations.OPERATIONS[number]
+    ours = operations.trivial_bins() if wide else operations.randaugment_bins(28, 28)
+    sign = torch.where(torch.arange(COUNT) % 2 == 0, 1.0, -1.0) if operations._SIGNED[number] else torch.ones(COUNT)
     if name == "Posterize":
         sign = torch.ones(COUNT)
     space = TrivialAugmentWide()._augmentation_space(31) if wide else RandAugment()._augmentation_space(31, (28, 28))
     bins, signed = space[name]
-    assert bool(signed) == bool(randaugment._SIGNED[number])
+    assert bool(signed) == bool(operations._SIGNED[number])
     size = float(bins[magnitude_bin]) if bins.ndim else 0.0
 
     def theirs(image: Tensor, i: int) -> Tensor:
         return autoaugment._apply_op(image, name, size * float(sign[i]), InterpolationMode.NEAREST, None)
 
-    result = randaugment.apply_operations(pixels, torch.full((COUNT,), number), ours[number, magnitude_bin] * sign)
+    result = operations.apply_operations(pixels, torch.full((COUNT,), number), ours[number, magnitude_bin] * sign)
     expected = each(pixels, theirs)
     if number <= 5:
         assert (result != expected).float().mean() < 0.005
@@ -268,19 +265,21 @@ def test_each_randaugment_operation_equals_torchvision(
 def test_a_mixed_batch_gives_each_image_its_own_operation() -> None:
     pixels = pictures(3, 28, 28)
     operation = torch.tensor([13, 0, 5, 6, 12, 1, 10, 11, 9, 4, 7, 8])
-    magnitude = randaugment.trivial_bins()[operation, 17]
-    together = randaugment.apply_operations(pixels, operation, magnitude)
-    alone = [randaugment.apply_operations(pixels[i : i + 1], operation[i : i + 1], magnitude[i : i + 1]) for i in range(12)]
+    magnitude = operations.trivial_bins()[operation, 17]
+    together = operations.apply_operations(pixels, operation, magnitude)
+    alone = [
+        operations.apply_operations(pixels[i : i + 1], operation[i : i + 1], magnitude[i : i + 1]) for i in range(12)
+    ]
     assert torch.equal(together, torch.cat(alone))
 
 
 def test_randaugment_draws_all_operations_evenly_and_both_signs() -> None:
     generator = torch.Generator().manual_seed(0)
     operation = torch.randint(14, (14000,), generator=generator)
-    signed = randaugment._signed(torch.ones(14000), operation, generator)
+    signed = operations._signed(torch.ones(14000), operation, generator)
     assert torch.bincount(operation, minlength=14).min() > 880
-    assert not (signed[~randaugment._SIGNED[operation]] < 0).any()
-    assert abs(float((signed[randaugment._SIGNED[operation]] < 0).float().mean()) - 0.5) < 0.02
+    assert not (signed[~operations._SIGNED[operation]] < 0).any()
+    assert abs(float((signed[operations._SIGNED[operation]] < 0).float().mean()) - 0.5) < 0.02
 
 
 def test_mixup_is_the_weighted_sum_of_an_image_and_its_neighbour() -> None:
@@ -315,7 +314,7 @@ def test_cutmix_takes_exactly_its_box_from_the_neighbour() -> None:
 
 def test_cutmix_targets_equal_the_share_of_pixels_that_stayed() -> None:
     pixels = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 16, 16, 1).contiguous()
-    images, targets = mix_function(
+    images, targets = mix(
         pixels.permute(0, 3, 1, 2), torch.eye(8), AugmentPolicy(cutmix=1.0), torch.Generator().manual_seed(0)
     )
     assert images.dtype == torch.uint8
@@ -327,7 +326,7 @@ def test_mixup_and_cutmix_together_keep_every_target_row_at_one() -> None:
     images = layout.channels_first(pictures(3, count=64))
     targets = torch.nn.functional.one_hot(torch.arange(64) % 10, 10).float()
     policy = AugmentPolicy(mixup=0.4, cutmix=1.0, mix_prob=0.7)
-    mixed, soft = mix_function(images, targets, policy, torch.Generator().manual_seed(1))
+    mixed, soft = mix(images, targets, policy, torch.Generator().manual_seed(1))
     assert mixed.dtype == torch.float32
     assert torch.allclose(soft.sum(1), torch.ones(64))
     assert 0.2 < float((soft.max(1).values == 1).float().mean()) < 0.45  # 30 % stay as they are
@@ -389,9 +388,7 @@ def test_the_default_policy_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_the_torch_path_of_other_devices_gives_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, channels: int
-) -> None:
+def test_the_torch_path_of_other_devices_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
     images = layout.channels_first(pictures(channels, 28, 28))
     fast = augment(images, EVERYTHING, torch.Generator().manual_seed(7))
     for module in (layout, geometry):

@@ -175,9 +175,9 @@ class _LinearNorm(nn.Module):
 @pytest.mark.parametrize(("make", "norms_left"), [(_TwiceUsed, 1), (_SharedConv, 2), (_LinearNorm, 0)])
 def test_only_a_norm_that_owns_its_layer_is_folded(make: type[nn.Module], norms_left: int) -> None:
     size = 2 if make is _LinearNorm else 8
-    network = settle(make())
+    network = settle(nn.Sequential(Normalize((0.5,) * 3, (0.5,) * 3), make()), 3, size)
     folded = fold_network(network, torch.zeros(1, 3, size, size))
-    images = torch.rand(4, 3, size, size)
+    images = torch.from_numpy(pixels(4, 3, size))
     with torch.no_grad():
         assert relative(folded(images), network(images)) < 1e-5
     left = [m for m in folded.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
@@ -186,7 +186,7 @@ def test_only_a_norm_that_owns_its_layer_is_folded(make: type[nn.Module], norms_
 
 def test_a_repvgg_block_folds_into_one_convolution() -> None:
     architecture = Architecture("timm:test_byobnet", 5, 3, 64)
-    network = settle(architecture.build())
+    network = settle(architecture.build(), 3, 64)
     folded, _ = fold(network, architecture)
     images = torch.from_numpy(pixels(2, 3, 64))
     with torch.no_grad():

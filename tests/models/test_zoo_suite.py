@@ -79,7 +79,7 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
 @every_shape
 def test_folding_leaves_the_logits_as_they_were(name: str, image_size: int, channels: int) -> None:
     architecture = Architecture(name, 7, channels, image_size)
-    network = settle(architecture.build())
+    network = settle(architecture.build(), channels, image_size)
     images = torch.from_numpy(pixels(3, channels, image_size))
     folded, _ = fold(network, architecture)
     with torch.no_grad():

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.runtime.tiny_bundle import write_bundle, write_pictures
 
 

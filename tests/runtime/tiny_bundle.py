@@ -16,7 +16,7 @@ from flyweight.runtime.preprocess import Preprocess
 
 CLASSES = ("left", "middle", "right")
 SIZE = 12
-SPLIT = {"salt": "0", "val_fraction": 0.1, "test_fraction": 0.3, "group": None, "official": True}
+SPLIT = {"val_fraction": 0.2, "test_fraction": 0.3, "seed": 0, "keep_official": True, "grouped": False}
 
 
 def model(size: int = SIZE, channels: int = 3, gain: float = 20.0) -> onnx.ModelProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from flyweight.data.augment import augment_pixels, mix
-from flyweight.data.augment.erase import random_boxes
+from flyweight.data.augment.erasing import random_boxes
 from flyweight.data.augment.geometry import resized_crop_one
-from flyweight.data.augment.layout import channels_first
+from flyweight.data.augment.layout import channels_first, channels_last
 from flyweight.data.cache import FixedStore, RaggedStore
 from flyweight.data.policy import AugmentPolicy
 from flyweight.errors import DataError
@@ -34,11 +34,17 @@ class Batches:
         labels: (N,) int64, in the order of the store.
         batch_size: Images per batch; the last batch of an epoch is smaller (a training batch of one is left out,
             since batch norm cannot use it).
-        image_size: Side in px of what is yielded.
+        image_size: Side in px of what is yielded. Training batches of another size are resized from the store.
         policy: Random changes, for training; None: none.
-        train: Shuffled and changed if true; in order and unchanged if false.
-        resident: Hold the pixels in the device's memory; None: where they fit.
-        weights: (N,) chance of each image to be drawn, with replacement; None: each once an epoch.
+        num_classes: K of the targets.
+        seed: Of the order, the draws and the mixing.
+        device: Where batches are wanted.
+        resident: Hold the pixels in the device's memory; None: where they fit (`fits`).
+        train: Shuffled and changed if true; in order, unchanged and complete if false.
+        weights: (N,) relative chance of each image to be drawn, with replacement; None: each once an epoch.
+
+    Raises:
+        DataError: No images, labels that are not one per image, or pixels of another size to evaluate on.
     """
 
     def __init__(
@@ -56,20 +62,19 @@ class Batches:
         train: bool = True,
         weights: NDArray[np.float64] | None = None,
     ) -> None:
-        if not len(store):
-            raise DataError("there are no images to batch", do="check the split: flyweight data check PATH")
-        self.store, self.batch_size, self.image_size, self.num_classes = store, batch_size, image_size, num_classes
+        _check(store, labels, image_size, train)
+        self.batch_size, self.image_size, self.num_classes = batch_size, image_size, num_classes
         self.policy = policy if train and policy is not None else AugmentPolicy()
         self.seed, self.device, self.train = seed, torch.device(device), train
-        self.labels = torch.from_numpy(np.ascontiguousarray(labels)).to(self.device)
-        self.weights = None if weights is None else torch.from_numpy(np.ascontiguousarray(weights))
-        resident = self.fits(store, device) if resident is None else resident
-        self.memory = self._hold() if resident else None
+        self.labels = torch.from_numpy(np.array(labels, np.int64)).to(self.device)
+        self.weights = None if weights is None else torch.from_numpy(np.array(weights, np.float64))
+        self.resident = self.fits(store, device) if resident is None else resident
+        self.store, self.on_device = _held(store, self.device) if self.resident else (store, None)
 
     @staticmethod
     def fits(store: FixedStore | RaggedStore, device: str) -> bool:
-        """True where the pixels take at most a quarter of the memory that is free."""
-        return store.nbytes <= RESIDENT_SHARE * _free_bytes(device)
+        """True where the pixels take at most a quarter (RESIDENT_SHARE) of the device's free memory."""
+        return store.nbytes <= RESIDENT_SHARE * free_bytes(device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -77,38 +82,47 @@ class Batches:
         return whole + (rest > 1 if self.train else rest > 0) or 1
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield images (N, C, S, S), uint8 or (where mixup is on) float32 in 0..255, in channels_last memory,
-        with labels (N,), or targets (N, K) where images are mixed; from batch `start` on."""
+        """Yield the batches of an epoch, from batch `start` on.
+
+        Yields:
+            images (N, C, S, S), uint8 or (where mixup is on) float32 in 0..255, in channels_last memory; and
+            labels (N,) int64, or targets (N, K) float32 where images are mixed.
+        """
         order = self._order(epoch)
         steps = range(start, len(self))
-        if self.memory is not None:
-            for step in steps:
-                yield self._batch(order, epoch, step)
+        if not self.resident or (isinstance(self.store, RaggedStore) and self.device.type != "cpu"):
+            yield from self._ahead(order, epoch, steps)
             return
-        with ThreadPoolExecutor(1) as pool:  # reads the map one batch ahead
-            ahead = None
-            for step in [*steps, None]:
-                coming = None if step is None else pool.submit(self._batch, order, epoch, step)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = coming
+        for step in steps:
+            yield self._batch(order, epoch, step)
+
+    def _ahead(self, order: Tensor, epoch: int, steps: range) -> Iterator[Batch]:
+        """Make the next batch in a thread while the current one is used: the map is read without waiting for it."""
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            coming = [pool.submit(self._batch, order, epoch, step) for step in steps[:1]]
+            for step in steps:
+                batch = coming.pop().result()
+                if step + 1 in steps:
+                    coming.append(pool.submit(self._batch, order, epoch, step + 1))
+                yield batch
 
     def _order(self, epoch: int) -> Tensor:
+        count = len(self.store)
         if not self.train:
-            return torch.arange(len(self.store))
+            return torch.arange(count)
         generator = _generator(self.seed, epoch, -1)
         if self.weights is not None:
-            return torch.multinomial(self.weights, len(self.store), replacement=True, generator=generator)
-        return torch.randperm(len(self.store), generator=generator)
+            return torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        return torch.randperm(count, generator=generator)
 
     def _batch(self, order: Tensor, epoch: int, step: int) -> Batch:
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-        generator = _generator(self.seed, epoch, step)
-        ragged = isinstance(self.store, RaggedStore)
-        pixels = self._crops(chosen, generator) if ragged else self._gather(chosen)
         labels = self.labels[chosen.to(self.device)]
         if not self.train:
-            return channels_first(pixels), labels
+            return channels_first(self._gather(chosen)), labels
+        generator = _generator(self.seed, epoch, step)
+        ragged = isinstance(self.store, RaggedStore)
+        pixels = self._crops(chosen, generator) if ragged else self._sized(self._gather(chosen))
         images = channels_first(augment_pixels(pixels, self.policy, generator, cropped=ragged))
         if not self.policy.mixes:
             return images, labels
@@ -116,33 +130,63 @@ class Batches:
         return mix(images, targets, self.policy, generator)
 
     def _gather(self, chosen: Tensor) -> Tensor:
-        if isinstance(self.memory, Tensor):
-            return self.memory.index_select(0, chosen.to(self.device))
+        if self.on_device is not None:
+            return self.on_device.index_select(0, chosen.to(self.device))
         assert isinstance(self.store, FixedStore)
-        return torch.from_numpy(self.store.take(chosen.numpy())).to(self.device, non_blocking=True)
+        return torch.from_numpy(self.store.take(chosen.numpy())).to(self.device)
+
+    def _sized(self, pixels: Tensor) -> Tensor:
+        size = self.image_size
+        if pixels.shape[1] == size and pixels.shape[2] == size:
+            return pixels
+        images = functional.interpolate(channels_first(pixels), size=(size, size), mode="bilinear", antialias=True)
+        return channels_last(images)
 
     def _crops(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        """Cut and resize one box of each image, (N, S, S, C): at random for training, the middle square otherwise."""
-        store = self.store
+        """Cut and resize one box of each image, (N, S, S, C): drawn if the policy says so, else the middle square."""
+        store, policy = self.store, self.policy
         assert isinstance(store, RaggedStore)
         places = torch.from_numpy(store.places[chosen.numpy()])
         height, width = places[:, 1], places[:, 2]
-        if self.train and self.policy.random_resized_crop is not None:
-            area, ratio = self.policy.random_resized_crop, self.policy.crop_ratio
-            boxes = random_boxes(len(chosen), height, width, area, ratio, generator)
+        if policy.random_resized_crop is not None:
+            boxes = random_boxes(len(chosen), height, width, policy.random_resized_crop, policy.crop_ratio, generator)
         else:
             side = torch.minimum(height, width)
             boxes = torch.stack(((height - side) // 2, (width - side) // 2, side, side), 1)
-        cut = []
-        for index, (top, left, tall, wide) in zip(chosen.tolist(), boxes.tolist(), strict=True):
-            view = store.image(index)[top : top + tall, left : left + wide]
-            cut.append(resized_crop_one(torch.from_numpy(np.ascontiguousarray(view)), self.image_size))
-        return torch.stack(cut).to(self.device)
+        cut = torch.empty((len(chosen), self.image_size, self.image_size, store.channels), dtype=torch.uint8)
+        for place, (index, (top, left, tall, wide)) in enumerate(zip(chosen.tolist(), boxes.tolist(), strict=True)):
+            box = np.array(store.image(index)[top : top + tall, left : left + wide])
+            cut[place] = resized_crop_one(torch.from_numpy(box), self.image_size)
+        return cut.to(self.device)
 
-    def _hold(self) -> Any:
-        if isinstance(self.store, RaggedStore):  # small reads of the map, kept by the system's own cache
-            return self.store.memory
-        return torch.from_numpy(np.ascontiguousarray(self.store.pixels)).to(self.device)
+
+def free_bytes(device: str) -> int:
+    """Return the memory that a new tensor could take: of the GPU, or of the machine or container, whichever is less."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _number(path: Path) -> int | None:
+    """Return the whole number in a file; None where there is no such file, or no limit in it."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _held(store: FixedStore | RaggedStore, device: torch.device) -> tuple[FixedStore | RaggedStore, Tensor | None]:
+    """Return the store in the machine's memory, or as a tensor in the device's."""
+    if isinstance(store, RaggedStore):  # its crops are cut on the CPU, whatever the device
+        return store.in_memory() if store.mapped else store, None
+    if device.type != "cpu":
+        return store, torch.from_numpy(np.array(store.pixels)).to(device)
+    return FixedStore(np.array(store.pixels)) if store.mapped else store, None
 
 
 def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
@@ -151,9 +195,17 @@ def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
 
 
-def _free_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+def _check(store: FixedStore | RaggedStore, labels: NDArray[np.int64], image_size: int, train: bool) -> None:
+    if not len(store):
+        raise DataError("there are no images to batch", do="check the split: flyweight data check PATH")
+    if len(labels) != len(store):
+        raise DataError(
+            f"{len(labels)} labels for {len(store)} images", do="give one label per image, in the order of the store"
+        )
+    exact = isinstance(store, FixedStore) and store.memory.shape[1:3] == (image_size, image_size)
+    if not train and not exact:
+        found = "x".join(map(str, store.memory.shape[1:3])) if isinstance(store, FixedStore) else "ragged"
+        raise DataError(
+            f"evaluation at {image_size} px on a store of {found} pixels: they would not be those of the runtime",
+            do=f"build_fixed(..., Preprocess(image_size={image_size})) for the images that are evaluated",
+        )

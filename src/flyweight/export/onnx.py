@@ -15,10 +15,11 @@ from typing import Any
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flyweight import __version__
 from flyweight.errors import ExportError
+from flyweight.export.tidy import tidy
 from flyweight.files import write_bytes
 from flyweight.models.adapt import evaluating
 from flyweight.models.architecture import Architecture, fold
@@ -92,18 +93,30 @@ def _unsettle(network: nn.Module) -> nn.Module:
 def onnx_bytes(network: nn.Module, architecture: Architecture, metadata: Metadata | None = None) -> bytes:
     """Return the bytes of the ONNX file that `to_onnx` writes."""
     folded, architecture = fold(copy.deepcopy(network).cpu(), architecture)
-    model = _convert(_out_of_place(folded), architecture)
-    _tidy(model, (metadata or Metadata()).props(architecture))
+    model = _convert(_plain(folded), architecture)
+    tidy(model, (metadata or Metadata()).props(architecture))
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def _out_of_place(network: nn.Module) -> nn.Module:
-    """Let activations give new tensors: torch.export takes in-place ones apart in Python, which doubles its time."""
-    for module in network.modules():
+class _GlobalMean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """Prepare a network for torch.export, in place: the same function in operators it translates well.
+
+    In-place activations are taken apart in Python, which doubles the time; an adaptive pool to one pixel becomes index
+    arithmetic on the batch when its input lies in channels-last order, as after ConvNeXt's norms.
+    """
+    for module in list(network.modules()):
         if isinstance(getattr(module, "inplace", None), bool):
             module.inplace = False  # type: ignore[assignment]
+        for name, child in module.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+                setattr(module, name, _GlobalMean())
     return network
 
 
@@ -130,24 +143,6 @@ def _convert(network: nn.Module, architecture: Architecture) -> onnx.ModelProto:
     if program is None:
         raise ExportError(f"torch gave no ONNX program for {architecture.name}", do="report this as a bug")
     return program.model_proto
-
-
-def _tidy(model: onnx.ModelProto, props: Mapping[str, str]) -> None:
-    """Strip what only the exporter needs (source lines, stack traces, inferred shapes) and set our own metadata."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        if hasattr(part, "metadata_props"):
-            del part.metadata_props[:]
-        if hasattr(part, "doc_string"):
-            part.doc_string = ""
-    for number, node in enumerate(graph.node):
-        node.name = f"{node.op_type}_{number}"
-    del graph.value_info[:]
-    del model.functions[:]
-    graph.name = "flyweight"
-    model.producer_name, model.producer_version = "flyweight", __version__
-    for key in sorted(props):
-        model.metadata_props.add(key=key, value=props[key])
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ def adapt_stem(net: nn.Module, name: str, in_chans: int, image_size: int, min_ma
         for shrink in shrinks:
             if shrink.before == level:
                 _keep_size(shrink.module)
+                _tell_branches(net, shrink.module)
         shrinks = trace(net, name, in_chans, image_size)
     return net
 
@@ -124,6 +125,14 @@ def _keep_size(module: nn.Module) -> None:
             module.padding = (kernel[0] // 2, kernel[1] // 2)
     elif patches:  # a 2 × 2 pool of stride 2 would lose one pixel at stride 1, and part from a residual arm
         module.kernel_size, module.padding = (1, 1), (0, 0)
+
+
+def _tell_branches(net: nn.Module, changed: nn.Module) -> None:
+    """Tell blocks that are merged later (RepVGG, MobileOne …): they recall the stride for the merged convolution."""
+    for block in net.modules():
+        merges = any(hasattr(block, name) for name in ("reparameterize", "fuse", "switch_to_deploy"))
+        if merges and hasattr(block, "stride") and any(module is changed for module in block.modules()):
+            block.stride = 1  # type: ignore[assignment]
 
 
 def _pair(value: object) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 These are counts, not measurements: they are exact, the same on every machine, and say nothing about milliseconds.
 
 params: elements of the learned tensors in the file. Not learned, so not counted: the constants of the input
-    normalisation, running statistics of batch norms that could not be folded, scalars (rank 0), integer tensors
-    (shapes, indices) and, in quantized files, scales and zero points. A tensor used twice counts once.
+    normalisation, running statistics of batch norms that could not be folded, single values that are no parameter of
+    the network by name (0.5, the scale of an attention), integer tensors (shapes, indices) and, in quantized files,
+    scales and zero points. A tensor used twice counts once.
 macs: multiply-accumulates of one image through convolutions and matrix products (FLOPs = 2 × MACs). Bias additions,
     elementwise operators, normalisations, pooling and resizing are not multiply-accumulates and count nothing.
     An operator this file does not know is listed in `unsupported`, never passed over in silence.
@@ -30,7 +31,8 @@ PLANNER = (
     "their input's memory, and a unary elementwise operator writes over an input of the same size that dies there"
 )
 
-NORMALIZE = "normalize."  # prefix of the constants of the first layer, see Architecture.build
+# Prefixes of the names of what a network holds, see Architecture.build: constants of the first layer, parameters.
+NORMALIZE, NETWORK = "normalize.", "net."
 
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -114,7 +116,8 @@ def learned(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         real = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f" or tensor.data_type == _BFLOAT16
         if tensor.name.startswith(NORMALIZE) or tensor.name in statistics or tensor.name in scales:
             continue
-        if tensor.name in quantized or (real and tensor.dims):
+        single = math.prod(tensor.dims) == 1 and not tensor.name.startswith(NETWORK)
+        if tensor.name in quantized or (real and not single):
             yield tensor
 
 

@@ -187,7 +187,6 @@ _TIMM_ROWS: tuple[tuple[str, str, str], ...] = (
     ("EfficientViT", "arXiv:2205.14756", "efficientvit_b0"),
     ("FastViT", "arXiv:2303.14189", "fastvit_t8"),
     ("StarNet", "arXiv:2403.19967", "starnet_s050 starnet_s1"),
-    ("TinyViT", "arXiv:2207.10666", "tiny_vit_5m_224"),
 )
 _TORCHVISION_ROWS: tuple[tuple[str, str, str], ...] = (
     ("SqueezeNet", "arXiv:1602.07360", "squeezenet1_1"),

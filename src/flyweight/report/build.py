@@ -91,7 +91,8 @@ def render(facts: Facts) -> str:
             sections=SECTIONS,
             why_absent={name: why_absent(facts, name) for name in SECTIONS},
             figures=drawn,
-            # Nothing but our own library may stand unescaped on the page.
+            confused=figures.confused(facts.classes, facts.confusion),
+            # Plotly's own script is the one thing that stands unescaped on the page.
             plotly=offline.get_plotlyjs() if drawn else "",
         )
     )

@@ -158,6 +158,8 @@ def _opened(content: bytes, name: str) -> Image.Image:
     """Return the decoded first frame; the header's size is checked before a pixel is."""
     if not content:
         raise DataError(f"the image {name!r} is empty (0 bytes)", do=f"remove {name!r} or copy it again")
+    if math.prod(promised := _png_size(content)) > MAX_PIXELS:
+        raise _too_large(promised, name)
     try:
         image = Image.open(io.BytesIO(content))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -171,6 +173,13 @@ def _opened(content: bytes, name: str) -> Image.Image:
     except Exception as error:  # as above
         raise _unreadable(name, error, content) from error
     return image
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    """Return (width, height) of a PNG header, (0, 0) of anything else; Pillow reads no header without pixels."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 24:
+        return (0, 0)
+    return (int.from_bytes(content[16:20]), int.from_bytes(content[20:24]))
 
 
 def _header_size(content: bytes) -> tuple[int, int]:

@@ -22,10 +22,6 @@ import numpy as np
 from flyweight.runtime.backends import load_backend
 from flyweight.runtime.process import run_module
 
-WINDOW_RUNS = 10
-WINDOW_SECONDS = 0.1  # a window is this long at most, so that slow nets warm up in few runs
-WINDOWS = 3
-STEADY = 1.05  # the medians of the last three windows lie within 5 %
 MODEL, PREPROCESS, ENCODED = "model", "preprocess_model", "encoded"
 
 
@@ -46,6 +42,12 @@ class Effort:
     soft_seconds: float = 1.0
     hard_seconds: float = 12.0
     warmup_seconds: float = 1.0
+
+
+# A window of the warm-up: at least 10 runs and 10 ms, at most 0.1 s, so that slow nets warm up in few runs.
+WINDOW = Effort(samples=10**6, enough=10, soft_seconds=0.01, hard_seconds=0.1)
+WINDOWS = 3
+STEADY = 1.05  # the medians of the last three windows lie within 5 %
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,8 @@ def warm_up(run: Callable[[], object], seconds: float) -> tuple[int, bool]:
     """Run until three windows in a row agree, or the time is over; return (runs, steady)."""
     medians: list[float] = []
     runs, start = 0, time.perf_counter()
-    window = Effort(WINDOW_RUNS, 1, WINDOW_SECONDS, WINDOW_SECONDS)
     while True:
-        durations = sample(run, window)
+        durations = sample(run, WINDOW)
         runs += len(durations)
         medians.append(statistics.median(durations))
         last = medians[-WINDOWS:]

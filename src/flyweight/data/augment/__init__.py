@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from flyweight.data.augment import colour
-from flyweight.data.augment.erase import erase, random_boxes
+from flyweight.data.augment.erasing import erase, random_boxes
 from flyweight.data.augment.geometry import affine_bilinear, affine_matrices, hflip, resized_crop, shift, vflip
 from flyweight.data.augment.layout import channels_first, channels_last
-from flyweight.data.augment.mix import mix
-from flyweight.data.augment.randaugment import randaugment, trivial_augment
+from flyweight.data.augment.mixing import mix
+from flyweight.data.augment.operations import randaugment, trivial_augment
 from flyweight.data.policy import AugmentPolicy
 
 __all__ = ["augment", "augment_pixels", "mix"]

@@ -94,7 +94,7 @@ def equalize(pixels: Tensor) -> Tensor:
     """Flatten the histogram of each channel of each image."""
 
     def change(colours: Tensor) -> Tensor:
-        count, height, width, channels = colours.shape
+        count, channels = colours.shape[0], colours.shape[3]
         start = torch.arange(count * channels, device=colours.device).mul_(256).view(count, 1, 1, channels)
         index = start + colours  # int64: which bin of which channel of which image
         histogram = torch.bincount(index.view(-1), minlength=count * channels * 256).view(-1, 256)

@@ -132,9 +132,7 @@ def resized_crop(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
         top, left, height, width = boxes[part].to(pixels.device, torch.float32).unbind(1)
         y, x = _stretched(top, height, size), _stretched(left, width, size)
         count = y.shape[0]
-        return _sample(
-            pixels[part], x[:, None, :].expand(count, size, size), y[:, :, None].expand(count, size, size)
-        )
+        return _sample(pixels[part], x[:, None, :].expand(count, size, size), y[:, :, None].expand(count, size, size))
 
     return _in_chunks(pixels, one)
 

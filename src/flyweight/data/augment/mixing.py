@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flyweight.data.augment.erase import box_mask
+from flyweight.data.augment.erasing import box_mask
 from flyweight.data.augment.layout import channels_first, channels_last, per_image
 from flyweight.data.policy import AugmentPolicy
 
 
-def mix(
-    images: Tensor, targets: Tensor, policy: AugmentPolicy, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def mix(images: Tensor, targets: Tensor, policy: AugmentPolicy, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mix each image, with probability `policy.mix_prob`, with its neighbour.
 
     Args:

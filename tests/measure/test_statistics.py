@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from flyweight.measure.statistics import (
+    mcnemar_exact,
+    paired_bootstrap,
+    permutation_test,
+    quantile_interval,
+    smallest_n,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 1), (7, 10), (9912, 10_000), (5000, 10_000), (10, 10)])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_wilson_is_scipys(k: int, n: int, level: float) -> None:
+    reference = scipy.stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    assert wilson(k, n, level) == pytest.approx((reference.low, reference.high), abs=1e-12)
+
+
+def test_wilson_of_nothing_knows_nothing_and_refuses_impossible_counts() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="3 of 2"):
+        wilson(3, 2)
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (0, 5), (5, 0), (3, 9), (10, 10), (40, 61), (600, 700)])
+def test_mcnemar_is_the_binomial_test_at_a_half(b: int, c: int) -> None:
+    reference = scipy.stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert mcnemar_exact(b, c) == pytest.approx(reference, rel=1e-9)
+
+
+def test_the_paired_bootstrap_agrees_with_scipys() -> None:
+    random = np.random.default_rng(0)
+    first = (random.random(800) < 0.9).astype(float)
+    second = np.where(random.random(800) < 0.1, 1 - first, first)
+    reference = scipy.stats.bootstrap(
+        (first - second,), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(1)
+    ).confidence_interval
+    found = paired_bootstrap(first, second)
+    assert found.value == pytest.approx(np.mean(first) - np.mean(second))
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.002)
+
+
+def test_the_paired_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for seed in range(300):
+        first, second = (random.random((2, 200)) < [[0.8], [0.7]]).astype(float)
+        found = paired_bootstrap(first, second, resamples=1000, seed=seed)
+        hits += found.low <= 0.1 <= found.high
+    assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_the_smallest_n_are_those_of_the_protocol() -> None:
+    assert [smallest_n(q) for q in (0.5, 0.9, 0.99)] == [6, 29, 299]
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.5, 5), (0.9, 28), (0.99, 298)])
+def test_too_few_samples_give_no_interval(q: float, n: int) -> None:
+    assert quantile_interval(list(range(n)), q) is None
+    assert quantile_interval(list(range(n + 1)), q) is not None
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("n", [299, 1000])
+def test_the_ranks_cover_the_quantile_with_the_stated_probability(q: float, n: int) -> None:
+    found = quantile_interval(np.arange(1, n + 1), q)
+    assert found is not None
+    low, high = int(found.low), int(found.high)
+    coverage = scipy.stats.binom.cdf(high - 1, n, q) - scipy.stats.binom.cdf(low - 1, n, q)
+    narrower = scipy.stats.binom.cdf(high - 2, n, q) - scipy.stats.binom.cdf(low - 1, n, q)
+    assert coverage >= 0.95
+    assert narrower < 0.95
+    assert found.low <= found.value <= found.high
+
+
+def test_the_interval_covers_the_median_of_a_skewed_distribution() -> None:
+    random = np.random.default_rng(0)
+    truth = np.log(2)
+    found = [quantile_interval(random.exponential(size=60), 0.5) for _ in range(1000)]
+    hits = sum(one is not None and one.low <= truth <= one.high for one in found)
+    assert 0.935 <= hits / 1000 <= 0.985
+
+
+def test_the_largest_sample_is_never_trimmed() -> None:
+    found = quantile_interval([1.0] * 298 + [100.0], 0.99)
+    assert found is not None
+    assert found.high == 100.0
+
+
+def test_the_permutation_test_is_scipys_exact_one() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=5), random.normal(1.0, size=5)
+    reference = scipy.stats.permutation_test(
+        (first, second), lambda a, b: np.mean(a) - np.mean(b), n_resamples=np.inf
+    ).pvalue
+    assert permutation_test(first, second) == pytest.approx(reference)
+
+
+def test_the_permutation_test_raises_a_false_alarm_at_most_as_often_as_alpha() -> None:
+    random = np.random.default_rng(0)
+    alarms = sum(permutation_test(*random.normal(size=(2, 5))) <= 0.05 for _ in range(400))
+    assert alarms / 400 <= 0.07
+
+
+def test_the_permutation_test_samples_splits_when_there_are_too_many() -> None:
+    assert permutation_test(np.arange(20.0), np.arange(20.0) + 30, resamples=500) == pytest.approx(1 / 501)
