@@ -11,7 +11,9 @@ import typer
 
 def report(
     path: Annotated[Path, typer.Argument(help="A folder that holds report.json, or the file itself.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html and report.json; by default the same.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html and report.json; by default the same.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with the paths.")] = False,
 ) -> None:
     """Rebuild the HTML page of a report.json; nothing is trained or measured."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -92,6 +93,36 @@ def write_bundle(
             write_bytes(folder / inside, content)
         write_sums(folder)
     return Bundle.open(out)
+
+
+def record_accuracy(bundle: Bundle, accuracy: Mapping[str, Any], out: Path, variant: str | None = None) -> Bundle:
+    """Write the bundle at `out` with the accuracy of a variant in manifest and card; the model's bytes stay the same.
+
+    Raises:
+        OutputError: `out` cannot be written, or is a folder of something else.
+    """
+    name = bundle.variant(variant).name
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    manifest["variants"][name]["accuracy"] = dict(accuracy)
+    with _replace_folder(Path(out)) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        write_json(folder / "bundle.json", manifest)
+        file = folder / manifest["variants"][name]["file"]
+        facts = CardFacts(
+            name=manifest["name"],
+            architecture=Architecture.from_json(manifest["provenance"]["architecture"]),
+            classes=bundle.classes,
+            preprocess=manifest["preprocess"],
+            cost=count(file),
+            size_bytes=file.stat().st_size,
+            parity=Parity(**manifest["provenance"]["parity"]),
+            accuracy=accuracy,
+            split_rule=bundle.split,
+            provenance=manifest["provenance"],
+        )
+        write_text(folder / "card.md", card(facts))
+        write_sums(folder)
+    return Bundle.open(Path(out))
 
 
 def _manifest(facts: CardFacts, temperature: float, reject_threshold: float | None) -> dict[str, Any]:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flyweight.data.audit import Audit, audit
 from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
-from flyweight.data.split import Split
+from flyweight.data.split import Split, open_test
 from flyweight.errors import BudgetError, OutputError
-from flyweight.export import export
+from flyweight.export.bundle import record_accuracy
 from flyweight.files import write_json
 from flyweight.fit.candidates import candidates_for
 from flyweight.fit.contest import Contest, Outcome, Progressed, compete
-from flyweight.fit.pick import Finalist, Pick, choose
+from flyweight.fit.pick import Pick, choose, weigh_finalists
 from flyweight.fit.story import tell
 from flyweight.fit.weigh import Weighed, weigh
+from flyweight.measure.accuracy import Accuracy, score
 from flyweight.measure.budget import Budget
-from flyweight.measure.device import Device
+from flyweight.measure.device import load_device, refuse_unmeasured
+from flyweight.measure.verify import logits_of
 from flyweight.report import build_report
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.environment import usable_cores
+from flyweight.runtime.predict import Predictor
 from flyweight.train.prepare import native_shape, split_for
 from flyweight.train.recipe import DataPart, Recipe
 from flyweight.train.trained import Trained
@@ -54,7 +60,6 @@ class FitRequest:
     sizes: tuple[int, ...] = ()
     group: str | None = None
     recipe: Recipe | None = None
-    device: Device | None = None
     start: Path | None = None
     command: str = ""
 
@@ -75,6 +80,7 @@ class Fitted:
 
     bundle: Bundle
     pick: Pick
+    test: Accuracy
     report: Path
     outcomes: tuple[Outcome, ...] = field(default=())
 
@@ -88,6 +94,7 @@ def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
         DeviceError: The budget is for a device without measurements.
         OutputError: The folder cannot be written.
     """
+    refuse_unmeasured(request.budget, load_device(request.budget.device))
     _check_room(request.out)
     yield Stage("data", f"reading {request.data}")
     dataset, parts, findings = _data(request)
@@ -112,17 +119,15 @@ def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
         else:
             yield event
     yield Stage("measure", "exporting and measuring the finalists")
-    finalists = [
-        Finalist.of(outcome, dataset, parts, request.out / "work" / "bundles", threads=request.threads)
-        for outcome in outcomes
-        if outcome.status == "finalist"
-    ]
+    finalists = weigh_finalists(
+        outcomes, dataset, parts, request.budget, request.out / "work" / "bundles", threads=request.threads
+    )
     pick = choose(finalists, request.budget)
-    bundle = _ship(request, pick)
     yield Stage("test", "opening the test part, once, with the shipped file")
-    facts = tell(request, dataset, parts, findings, weighed, outcomes, pick, bundle)
+    bundle, test, logits = _ship(request, pick, dataset, parts)
+    facts = tell(request, dataset, parts, findings, weighed, outcomes, pick, bundle, test, logits)
     files = build_report(facts, request.out)
-    yield Fitted(bundle, pick, files.html, tuple(outcomes))
+    yield Fitted(bundle, pick, test, files.html, tuple(outcomes))
 
 
 def _data(request: FitRequest) -> tuple[Dataset, Split, Audit]:
@@ -135,7 +140,7 @@ def _data(request: FitRequest) -> tuple[Dataset, Split, Audit]:
     return dataset, split_for(dataset, part), findings
 
 
-def _weigh(request: FitRequest, dataset: Dataset) -> Iterator[Stage]:
+def _weigh(request: FitRequest, dataset: Dataset) -> Generator[Stage, None, tuple[list[Weighed], list[Weighed]]]:
     """Yield progress; return (candidates within budget, all candidates weighed)."""
     side, channels = native_shape(dataset)
     candidates = candidates_for(side, request.models, request.sizes)
@@ -153,7 +158,7 @@ def _weigh(request: FitRequest, dataset: Dataset) -> Iterator[Stage]:
         raise nothing_fits(request.budget, weighed)
     rejected = len(weighed) - len(entrants)
     yield Stage("weigh", f"{rejected} of {len(weighed)} candidates are over budget and not trained", len(weighed), len(weighed))
-    return entrants, weighed  # type: ignore[return-value]
+    return entrants, weighed
 
 
 def nothing_fits(budget: Budget, weighed: list[Weighed]) -> BudgetError:
@@ -175,15 +180,16 @@ def nothing_fits(budget: Budget, weighed: list[Weighed]) -> BudgetError:
     )
 
 
-def _ship(request: FitRequest, pick: Pick) -> Bundle:
-    target = request.out / "bundle"
-    old = request.out / ".bundle.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    shutil.copytree(pick.winner.bundle.path, target)
-    shutil.rmtree(old, ignore_errors=True)
-    return Bundle.open(target)
+def _ship(
+    request: FitRequest, pick: Pick, dataset: Dataset, parts: Split
+) -> tuple[Bundle, Accuracy, NDArray[np.float32]]:
+    """Test the picked file, record that in the bundle, and put the bundle where the user looks for it."""
+    bundle = pick.winner.bundle
+    open_test(request.out / "test-openings.jsonl", why=f"fit: the pick {pick.winner.name}, {bundle.variant().name}")
+    logits, readable, unreadable = logits_of(Predictor(bundle, threads=usable_cores()), dataset, parts.test)
+    assert not unreadable and len(readable) == len(parts.test), "unreadable images were left out by the audit"
+    test = score(logits, dataset.labels[parts.test], bundle.classes, bundle.temperature)
+    return record_accuracy(bundle, test.to_json(), request.out / "bundle"), test, logits
 
 
 def _check_room(out: Path) -> None:

@@ -18,6 +18,7 @@ from flyweight.export.trained import validation_images
 from flyweight.fit.contest import Outcome
 from flyweight.measure.accuracy import METRICS, Accuracy, score
 from flyweight.measure.budget import Budget, Check
+from flyweight.measure.latency import LatencyResult
 from flyweight.measure.speed import time_models
 from flyweight.measure.statistics import mcnemar_exact
 from flyweight.models.cost import count
@@ -42,7 +43,7 @@ class Finalist:
     bundle: Bundle
     validation: Accuracy
     right: np.ndarray[Any, Any]
-    values: dict[str, float]
+    values: dict[str, float | None]
     latency: dict[str, Any]
     checks: tuple[Check, ...]
 
@@ -70,7 +71,7 @@ class Pick:
     winner: Finalist
     finalists: tuple[Finalist, ...]
     why: tuple[str, ...]
-    p_values: dict[str, float]
+    p_values: dict[str, float | None]
 
 
 def weigh_finalists(
@@ -111,7 +112,7 @@ def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:
     """
     allowed = [finalist for finalist in finalists if finalist.within]
     if not allowed:
-        broken = "; ".join(f"{f.name}: {check.text}" for f in finalists for check in f.checks if check.status == "violated")
+        broken = "; ".join(f"{f.name}: {check.metric} {check.shown_value}" for f in finalists for check in f.checks if check.status == "violated")
         raise BudgetError(
             f"measured again after training, no finalist is within {budget.text!r}: {broken or 'none finished'}",
             do="run again on a quiet machine, or leave a little more room in the limit",
@@ -121,15 +122,19 @@ def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:
     best = order[0]
     p_values = {other.name: _p_value(best, other) for other in order[1:]}
     equals = [best, *(other for other in order[1:] if budget.maximize == "accuracy" and p_values[other.name] > ALPHA)]
-    winner = min(equals, key=lambda finalist: finalist.values["latency_p90"])
+    winner = min(equals, key=_slowness)
     return Pick(winner, tuple(order), tuple(_why(winner, best, order, p_values, budget)), p_values)
+
+
+def _slowness(finalist: Finalist) -> float:
+    return finalist.values["latency_p90"] or finalist.values["latency_p50"] or 0.0
 
 
 def _p_value(one: Finalist, other: Finalist) -> float:
     return mcnemar_exact(int((one.right & ~other.right).sum()), int((~one.right & other.right).sum()))
 
 
-def _why(winner: Finalist, best: Finalist, order: Sequence[Finalist], p_values: dict[str, float], budget: Budget) -> list[str]:
+def _why(winner: Finalist, best: Finalist, order: Sequence[Finalist], p_values: dict[str, float | None], budget: Budget) -> list[str]:
     metric = METRICS[budget.maximize]
     said = [
         f"{winner.name} reaches {100 * metric(winner.validation):.2f} % {budget.maximize.replace('_', ' ')} "
@@ -150,12 +155,13 @@ def _why(winner: Finalist, best: Finalist, order: Sequence[Finalist], p_values: 
     return said
 
 
-def _values(bundle: Bundle, timing: Any, threads: int) -> dict[str, float]:
+def _values(bundle: Bundle, timing: LatencyResult, threads: int) -> dict[str, float | None]:
     file = bundle.variant().file
     cost, memory = count(file), peak_memory(file, threads=threads)
     return {
         "latency_p50": timing.p50_ms,
         "latency_p90": timing.p90_ms,
+        "latency_p99": timing.p99_ms,
         "size": float(bundle.variant().size_bytes),
         "params": float(cost.params),
         "macs": float(cost.macs),

@@ -13,6 +13,7 @@ import torch
 from flyweight.export.onnx import export_untrained
 from flyweight.fit.candidates import Candidate
 from flyweight.measure.budget import Budget, Check
+from flyweight.measure.latency import LatencyResult
 from flyweight.measure.speed import time_models
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
@@ -34,9 +35,10 @@ class Weighed:
     """
 
     candidate: Candidate
-    values: dict[str, float]
+    values: dict[str, float | None]
     latency: dict[str, Any]
     checks: tuple[Check, ...]
+    threads: int
     train_seconds_per_image: float
 
     @property
@@ -75,15 +77,16 @@ def weigh(
         values = _values(path, timing, peak)
         checks = tuple(budget.check(values))
         price = train_price(architecture) if all(check.status != "violated" for check in checks) else 0.0
-        weighed.append(Weighed(candidate, values, timing.as_dict(), checks, price))
+        weighed.append(Weighed(candidate, values, timing.as_dict(), checks, threads, price))
     return weighed
 
 
-def _values(path: Path, timing: Any, peak: dict[str, float] | None) -> dict[str, float]:
+def _values(path: Path, timing: LatencyResult, peak: dict[str, float] | None) -> dict[str, float | None]:
     cost = count(path)
-    values = {
+    values: dict[str, float | None] = {
         "latency_p50": timing.p50_ms,
         "latency_p90": timing.p90_ms,
+        "latency_p99": timing.p99_ms,
         "size": float(path.stat().st_size),
         "params": float(cost.params),
         "macs": float(cost.macs),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, NoReturn
 
+import numpy as np
+
 from flyweight.errors import BudgetError
 from flyweight.measure.accuracy import METRICS
 
@@ -145,10 +147,15 @@ def show(metric: str, value: float) -> str:
     """Return a value of a budget's metric with a fitting unit, in the words a budget understands."""
     units = LIMITS[metric][0]
     if units is TIMES:
-        return f"{value:.3g}ms"
+        return f"{_digits(value, 3)}ms"
     steps = [("G", 10**9), ("M", 10**6), ("k" if units is COUNTS else "K", 10**3), ("", 1)]
     prefix, factor = next((step for step in steps if value >= step[1]), ("", 1))
-    return f"{value / factor:.4g}{prefix}{'' if units is COUNTS else 'B'}"
+    return f"{_digits(value / factor, 4)}{prefix}{'' if units is COUNTS else 'B'}"
+
+
+def _digits(value: float, significant: int) -> str:
+    """Return a number without an exponent, which a budget could not read."""
+    return np.format_float_positional(value, significant, unique=False, fractional=False, trim="-")
 
 
 def _status(limit: Limit, values: Mapping[str, float | None]) -> Status:
@@ -187,7 +194,8 @@ def _factor(metric: str, unit: str, number: str, part: str) -> float:
 def _maximize(part: str) -> str:
     name = part.partition("=")[2].strip()
     if name not in METRICS:
-        close = get_close_matches(name, METRICS, 1) or ["accuracy"]
+        part_of = [metric for metric in METRICS if name and name in metric]
+        close = get_close_matches(name, METRICS, 1) or part_of or ["accuracy"]
         _refuse(f"cannot maximise {name!r}; a budget may maximise {', '.join(METRICS)}", f"write maximize={close[0]}")
     return name
 

@@ -1,7 +1,7 @@
 """Facts in, one self-contained page and its JSON out. Imports no torch; Jinja2 and Plotly only when a page is drawn.
 
-    from flyweight.report import Facts, build_report
-    build_report(Facts(title="flowers"), Path("out")).html
+from flyweight.report import Facts, build_report
+build_report(Facts(title="flowers"), Path("out")).html
 """
 
 from flyweight.report.build import ReportFiles, build_report, load_facts

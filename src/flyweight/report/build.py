@@ -67,7 +67,9 @@ def load_facts(path: Path) -> Facts:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        what = f"{str(file)!r} is not a report of this version: {place}: {first['msg']} ({error.error_count()} problems)"
+        what = (
+            f"{str(file)!r} is not a report of this version: {place}: {first['msg']} ({error.error_count()} problems)"
+        )
         raise DataError(what, do="run `flyweight fit` again, or use the Flyweight version that wrote it") from None
 
 

@@ -17,6 +17,7 @@ Figure = dict[str, Any]
 SHOWN_COUNTS = 15  # classes up to which the matrix shows its counts
 TICKS = 25  # class names along one axis
 COLOURS = {"pick": "accent", "finalist": "second"}  # the others are "muted"
+LEGEND = {"accent": "pick", "second": "finalist", "muted": "stopped early"}
 
 
 def draw(facts: Facts) -> dict[str, Figure]:
@@ -58,7 +59,7 @@ def pareto(candidates: Sequence[CandidateFacts], metric: str, limits: Sequence[f
     data: list[Figure] = [
         {
             "type": "scatter", "mode": "lines", "x": [x for x, _ in line], "y": [y for _, y in line],
-            "line": {"color": "line", "width": 2, "shape": "hv", "dash": "dot"}, "hoverinfo": "skip",
+            "line": {"color": "muted", "width": 2, "shape": "hv", "dash": "dot"}, "hoverinfo": "skip",
             "name": "Pareto front", "showlegend": len(line) > 1,
         }
     ]  # fmt: skip
@@ -77,23 +78,24 @@ def pareto(candidates: Sequence[CandidateFacts], metric: str, limits: Sequence[f
         for at in limits
     ]  # fmt: skip
     xaxis = {"title": {"text": "latency p90, ms (model only)"}, "type": "log" if log else "linear"}
-    if not log:
-        xaxis["rangemode"] = "tozero"
+    xaxis |= {"dtick": "D2"} if log else {"rangemode": "tozero"}
     yaxis = {"title": {"text": f"{words_of(metric)}, %"}}
     return {"data": data, "layout": {"xaxis": xaxis, "yaxis": yaxis, "shapes": shapes, "height": 440}}
 
 
 def learning(curves: Sequence[LearningCurve], kinds: dict[str, str], field: str) -> Figure:
     """Return one line a training; the pick stands out, and in the plot of losses its training loss is dashed."""
-    data = [_curve(curve, kinds.get(curve.name, ""), field) for curve in curves]
+    rank = {"finalist": 1, "pick": 2}  # the pick is drawn last and lies on top
+    ranked = sorted(curves, key=lambda curve: rank.get(kinds.get(curve.name, ""), 0))
+    data = [_curve(curve, kinds.get(curve.name, ""), field) for curve in ranked]
     if field == "val_loss":
-        data += [_curve(c, "pick", "train_loss") | {"name": "pick, on training images"}
-                 for c in curves if kinds.get(c.name) == "pick"]  # fmt: skip
-        for trace in data[len(curves) :]:
-            trace["line"] = {**trace["line"], "dash": "dot"}
+        picked = [curve for curve in curves if kinds.get(curve.name) == "pick"]
+        data += [_dotted(_curve(curve, "pick", "train_loss")) for curve in picked]
+    for trace in reversed(data):  # one entry a kind, not one a line
+        trace["showlegend"] = trace["name"] not in {other["name"] for other in data if other.get("showlegend")}
     title = "accuracy on validation, %" if field == "val_accuracy" else "loss"
     axes = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": title}}}
-    return {"data": data, "layout": {**axes, "height": 330, "showlegend": len(data) <= 8}}
+    return {"data": data, "layout": {**axes, "height": 330, "showlegend": True}}
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
@@ -114,13 +116,15 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure
     if size <= SHOWN_COUNTS:
         trace |= {"text": [[str(n) if n else "" for n in row] for row in counts], "texttemplate": "%{text}"}
     layout = {
-        "xaxis": {**ticks, "title": {"text": "called"}, "tickangle": -45 if size > 2 else 0, "constrain": "domain"},
+        "xaxis": {**ticks, "title": {"text": "called"}, "tickangle": -45 if size > 2 else 0},
         "yaxis": {**ticks, "title": {"text": "true"}, "autorange": "reversed"},
     }
     return {"data": [trace], "layout": layout, "square": True, "classes": size}
 
 
-def confused(classes: Sequence[str], counts: Sequence[Sequence[int]], top: int = 10) -> list[tuple[str, str, int, float]]:
+def confused(
+    classes: Sequence[str], counts: Sequence[Sequence[int]], top: int = 10
+) -> list[tuple[str, str, int, float]]:
     """Return the most confused pairs: (true, called, images, share of the true class), most images first."""
     pairs = [
         (classes[i], classes[j], n, n / max(sum(row), 1))
@@ -172,7 +176,7 @@ def _bubbles(
         "x": [x for x, _ in points],
         "y": [y for _, y in points],
         "text": [_short(c.name, 22) for c in candidates] if labelled else None,
-        "textposition": "bottom center",
+        "textposition": "bottom center" if colour == "accent" else "top center",
         "hovertext": [_hover(c) for c in candidates],
         "hoverinfo": "text",
         "error_x": _errors([c.latency_p90_ms for c in candidates], 1.0),
@@ -196,7 +200,7 @@ def _errors(found: Sequence[Any], scale: float) -> Figure:
 def _hover(candidate: CandidateFacts) -> str:
     on = f" on {escaped(candidate.accuracy_on)}" if candidate.accuracy_on else ""
     lines = [
-        f"<b>{escaped(candidate.name)}</b> at {candidate.image_size} px",
+        f"<b>{escaped(candidate.name)}</b>, {candidate.image_size} px",
         f"{words.percent(candidate.accuracy.value)} {words.percent_interval(candidate.accuracy)}{on}",
         f"p90 {words.ms(candidate.latency_p90_ms.value)}, p50 {words.ms(candidate.latency_p50_ms.value)}",
         f"{words.file_size(candidate.size_bytes)}, {words.counted(candidate.params)} params",
@@ -213,7 +217,8 @@ def _curve(curve: LearningCurve, kind: str, field: str) -> Figure:
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(rows) < 3 else "lines",
-        "name": _short(curve.name, 28),
+        "name": LEGEND[colour],
+        "legendgroup": LEGEND[colour],
         "x": [row.epoch for row in rows],
         "y": values,
         "line": {"color": colour, "width": {"accent": 3, "second": 2}.get(colour, 1.2)},
@@ -225,6 +230,11 @@ def _curve(curve: LearningCurve, kind: str, field: str) -> Figure:
         ],
         "hoverinfo": "text",
     }
+
+
+def _dotted(trace: Figure) -> Figure:
+    name = "pick, on training images"
+    return {**trace, "line": {**trace["line"], "dash": "dot"}, "name": name, "legendgroup": name}
 
 
 def _short(name: str, length: int = 16) -> str:

@@ -32,7 +32,16 @@ NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "
 # name, px, params, MACs, p90 ms, accuracy (None: never trained), status, reason
 NETS = (
     ("tiny_cnn_16", 28, 11_200, 1_900_000, 0.21, 0.902, "pick", ""),
-    ("tiny_cnn_24", 28, 24_900, 4_200_000, 0.34, 0.909, "finalist", "not better than the pick beyond chance (p = 0.21)"),
+    (
+        "tiny_cnn_24",
+        28,
+        24_900,
+        4_200_000,
+        0.34,
+        0.909,
+        "finalist",
+        "not better than the pick beyond chance (p = 0.21)",
+    ),
     ("tiny_cnn_8", 28, 3_100, 520_000, 0.11, 0.861, "stopped at rung 1", ""),
     ("tiny_cnn_16", 20, 11_200, 980_000, 0.14, 0.874, "stopped at rung 1", ""),
     ("mobilenetv3_small_050", 28, 570_000, 2_100_000, 0.62, 0.842, "stopped at rung 0", ""),
@@ -51,10 +60,10 @@ def sample_facts(classes: Sequence[str] = NAMES, *, seed: int = 0) -> Facts:
     return Facts(
         title="A sample report (made-up numbers)",
         pick=PickedModel(
-            name="tiny_cnn_16 at 28 px",
+            name="tiny_cnn_16-28",
             why=(
                 "It is within every limit of the budget.",
-                "tiny_cnn_24 got 0.7 points more on validation, which is inside the noise (McNemar p = 0.21), so the "
+                "tiny_cnn_24-28 got 0.7 points more on validation, which is inside the noise (McNemar p = 0.21), so the "
                 "faster of the two ships.",
                 "2 of 8 candidates were over the budget and were not trained.",
             ),
@@ -65,8 +74,8 @@ def sample_facts(classes: Sequence[str] = NAMES, *, seed: int = 0) -> Facts:
         device="host",
         budget=_budget(),
         candidates=tuple(_candidate(*net) for net in NETS),
-        curves=tuple(_curve(f"{net[0]} at {net[1]} px" if i else "tiny_cnn_16 at 28 px", net[5], random)
-                     for i, net in enumerate(NETS) if net[5] is not None),
+        curves=tuple(_curve(f"{net[0]}-{net[1]}", net[5], random)
+                     for net in NETS if net[5] is not None),
         evaluated_on=f"the test part ({total:,} images)",
         classes=tuple(classes),
         confusion=counts.tolist(),
@@ -101,7 +110,7 @@ def _candidate(
     interval = () if accuracy is None else wilson(round(accuracy * 1000), 1000)
     trained = Measured() if accuracy is None else Measured(value=accuracy, low=interval[0], high=interval[1])
     return CandidateFacts(
-        name=f"{name} at {px} px",
+        name=f"{name}-{px}",
         image_size=px,
         params=params,
         macs=macs,

@@ -34,6 +34,7 @@
     layout.yaxis = Object.assign({}, axis, layout.yaxis);
     if (figure.square) {
       layout.height = Math.min(width, figure.classes <= 4 ? 420 : 760);
+      if (narrow) { delete layout.yaxis.title; }
       if (narrow && figure.classes > 12) { data.forEach(function (trace) { delete trace.texttemplate; }); }
     } else if (narrow) {
       layout.height = Math.round(layout.height * 0.85);

@@ -1,0 +1,284 @@
+"""Put everything `fit` found into the facts of the report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flyweight.data.audit import Audit
+from flyweight.data.dataset import Dataset
+from flyweight.data.split import Split
+from flyweight.fit.contest import Outcome
+from flyweight.fit.pick import Finalist, Pick
+from flyweight.fit.weigh import Weighed
+from flyweight.measure.accuracy import METRICS, Accuracy
+from flyweight.measure.budget import show
+from flyweight.report.facts import (
+    BudgetCheck,
+    Calibration,
+    CalibrationBin,
+    CandidateFacts,
+    ClassRow,
+    Conditions,
+    DataFacts,
+    EpochRow,
+    Facts,
+    Finding,
+    LearningCurve,
+    Measured,
+    Mistake,
+    PickedModel,
+    Verdict,
+)
+from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.calibration import softmax
+from flyweight.runtime.environment import environment
+from flyweight.runtime.preprocess import load
+
+if TYPE_CHECKING:
+    from flyweight.fit.flow import FitRequest
+
+MISTAKES = 24
+QUANTILES = {"latency_p50": "p50", "latency_p90": "p90", "latency_p99": "p99"}
+
+
+def tell(
+    request: FitRequest,
+    dataset: Dataset,
+    parts: Split,
+    findings: Audit,
+    weighed: Sequence[Weighed],
+    outcomes: Sequence[Outcome],
+    pick: Pick,
+    bundle: Bundle,
+    test: Accuracy,
+    logits: NDArray[np.float32],
+) -> Facts:
+    """Return the facts of the report.
+
+    Args:
+        test: Accuracy of the shipped file on the test part.
+        logits: (N, K) of the test images, in the order of `parts.test`.
+    """
+    winner, metric = pick.winner, request.budget.maximize
+    where = f"test ({test.n:,} images)"
+    conditions = environment()
+    value = METRICS[metric](test)
+    interval = {"low": test.low, "high": test.high} if metric == "accuracy" else {}
+    return Facts(
+        title=f"{dataset.name}: {winner.name}",
+        pick=PickedModel(name=winner.name, why=pick.why),
+        result=Measured(value=value, **interval),
+        result_on=where,
+        metric=metric,
+        budget_text=request.budget.text,
+        device=request.budget.device,
+        budget=_budget(winner),
+        candidates=tuple(_candidate(entry, outcomes, pick) for entry in weighed),
+        curves=tuple(_curve(outcome) for outcome in outcomes if outcome.trained is not None),
+        evaluated_on=where,
+        classes=bundle.classes,
+        confusion=test.confusion,
+        per_class=tuple(_class_row(row) for row in test.per_class),
+        mistakes=_mistakes(dataset, parts, bundle, logits),
+        calibration=_calibration(test, bundle),
+        data=_data(dataset, parts, findings),
+        conditions=Conditions(
+            machine=f"{conditions['cpu']} ({conditions['machine']})",
+            os=conditions["os"],
+            cores=conditions["cores"],
+            memory_bytes=conditions["memory_bytes"],
+            versions={**conditions["versions"], "python": conditions["python"]},
+            seeds=(request.seed,),
+            data_fingerprint=dataset.fingerprint(),
+            command=request.command or conditions["command"],
+            date=conditions["date"],
+            details={"latency": f"batch 1, {request.threads} thread, model only, p50 and p90 untrimmed, finalists interleaved"},
+        ),
+        verdicts=_verdicts(request, pick, test),
+        next_commands=(
+            f"flyweight predict {bundle.path} PHOTO.jpg",
+            f"flyweight verify {bundle.path} --data {request.data}",
+            f"flyweight measure {bundle.path} --threads {request.threads}",
+        ),
+    )
+
+
+def _budget(winner: Finalist) -> tuple[BudgetCheck, ...]:
+    rows = []
+    for check in winner.checks:
+        low, high = _interval(winner.latency, check.metric)
+        rows.append(
+            BudgetCheck(metric=check.metric, limit=check.limit, value=check.value, low=low, high=high, status=check.status)
+        )
+    return tuple(rows)
+
+
+def _interval(latency: dict[str, Any], metric: str) -> tuple[float | None, float | None]:
+    found = latency.get(QUANTILES.get(metric, ""), {})
+    return found.get("low_ms"), found.get("high_ms")
+
+
+def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick) -> CandidateFacts:
+    name = entry.candidate.name
+    outcome = next((found for found in outcomes if found.weighed.candidate == entry.candidate), None)
+    finalist = next((found for found in pick.finalists if found.name == name), None)
+    values, latency = (finalist.values, finalist.latency) if finalist else (entry.values, entry.latency)
+    status, reason = _status(entry, outcome, finalist, pick)
+    accuracy = Measured(value=outcome.score) if outcome else Measured()
+    if finalist:
+        found = finalist.validation
+        accuracy = Measured(value=found.top1, low=found.low, high=found.high)
+    return CandidateFacts(
+        name=name,
+        image_size=entry.candidate.image_size,
+        status=status,
+        reason=reason,
+        params=int(values["params"]),
+        macs=int(values["macs"]),
+        size_bytes=int(values["size"]),
+        latency_p50_ms=_measured(latency, "p50"),
+        latency_p90_ms=_measured(latency, "p90"),
+        threads=entry.threads,
+        backend="onnxruntime",
+        precision="fp32",
+        accuracy=accuracy,
+        accuracy_on="validation" if accuracy.value is not None else "",
+        memory_peak_bytes=int(values["memory"]) if values.get("memory") else None,
+    )
+
+
+def _status(entry: Weighed, outcome: Outcome | None, finalist: Finalist | None, pick: Pick) -> tuple[str, str]:
+    if not entry.within:
+        broken = [check for check in entry.checks if check.status == "violated"]
+        said = ", ".join(f"{c.metric} {c.shown_value} over {c.shown_limit}" for c in broken)
+        return "rejected before training", said
+    if finalist is pick.winner:
+        return "pick", ""
+    if outcome is None:
+        return "too slow to train in the time", ""
+    if outcome.status.startswith("training failed"):
+        return "training failed", outcome.status.partition(": ")[2]
+    return outcome.status, ""
+
+
+def _measured(latency: dict[str, Any], quantile: str) -> Measured:
+    found = latency[quantile]
+    return Measured(value=found["ms"], low=found["low_ms"], high=found["high_ms"])
+
+
+def _curve(outcome: Outcome) -> LearningCurve:
+    assert outcome.trained is not None
+    known = EpochRow.model_fields
+    rows = [EpochRow(**{k: v for k, v in row.items() if k in known}) for row in outcome.trained.history]
+    return LearningCurve(name=outcome.weighed.candidate.name, rows=tuple(rows))
+
+
+def _class_row(row: Any) -> ClassRow:
+    return ClassRow(
+        name=row.name,
+        precision=row.precision,
+        recall=row.recall,
+        recall_low=row.recall_low,
+        recall_high=row.recall_high,
+        f1=row.f1,
+        support=row.n,
+    )
+
+
+def _mistakes(dataset: Dataset, parts: Split, bundle: Bundle, logits: NDArray[np.float32]) -> tuple[Mistake, ...]:
+    """Return the wrong answers given with most confidence."""
+    probs = softmax(logits, bundle.temperature)
+    labels, called = dataset.labels[parts.test], probs.argmax(axis=1)
+    wrong = np.flatnonzero(called != labels)
+    worst = wrong[np.argsort(-probs[wrong, called[wrong]], kind="stable")][:MISTAKES]
+    return tuple(
+        Mistake(
+            png=_png(dataset, int(parts.test[place]), bundle),
+            true=bundle.classes[int(labels[place])],
+            predicted=bundle.classes[int(called[place])],
+            confidence=float(probs[place, called[place]]),
+            key=dataset.images.key(int(parts.test[place])),
+        )
+        for place in worst
+    )
+
+
+def _png(dataset: Dataset, index: int, bundle: Bundle) -> bytes:
+    pixels = load(dataset.images.read(index), bundle.preprocess)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _calibration(test: Accuracy, bundle: Bundle) -> Calibration:
+    bins = tuple(CalibrationBin(confidence=c, accuracy=a, n=n) for c, a, n in test.bins)
+    return Calibration(bins=bins, ece=test.ece, temperature=bundle.temperature)
+
+
+def _data(dataset: Dataset, parts: Split, findings: Audit) -> DataFacts:
+    return DataFacts(
+        name=dataset.name,
+        fingerprint=dataset.fingerprint(),
+        classes=len(dataset.classes),
+        parts={"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
+        findings=tuple(
+            Finding(severity=f.severity, what=f.what, count=f.count, examples=f.examples, meaning=f.meaning)
+            for f in findings.findings
+        ),
+    )
+
+
+def _verdicts(request: FitRequest, pick: Pick, test: Accuracy) -> tuple[Verdict, ...]:
+    winner = pick.winner
+    rows = []
+    for check in winner.checks:
+        low, high = _interval(winner.latency, check.metric)
+        crosses = high is not None and high > check.limit
+        answer = {"met": "yes", "violated": "no", "unverified": "unverified: nothing was measured on that device"}[check.status]
+        rows.append(
+            Verdict(
+                question=f"Is {check.metric} below {check.shown_limit}?",
+                answer=answer + ", but the interval reaches over the limit" * (crosses and check.status == "met"),
+                low=low,
+                high=high,
+                evidence=f"{check.shown_value}, the shipped file",
+            )
+        )
+    rows.append(
+        Verdict(
+            question="How accurate is the shipped file on images that nothing was chosen by?",
+            answer=f"{100 * test.top1:.2f} % of {test.n:,}",
+            low=test.low,
+            high=test.high,
+            evidence="test part, opened once after the pick; Wilson 95 %",
+        )
+    )
+    for name, p in pick.p_values.items():
+        best = pick.finalists[0].name
+        rows.append(
+            Verdict(
+                question=f"Is {best} more accurate than {name}?",
+                answer="yes" if p <= 0.05 else "no difference",
+                evidence=f"exact McNemar on the validation images, p = {p:.3g}",
+            )
+        )
+    return tuple(rows)
+
+
+def summary(pick: Pick, test: Accuracy, threads: int) -> list[str]:
+    """Return what a person wants to know at the end, a line each."""
+    values = pick.winner.values
+    p50, p90 = (show(f"latency_{q}", values[f"latency_{q}"]) for q in ("p50", "p90"))
+    return [
+        f"pick      {pick.winner.name}",
+        f"accuracy  {100 * test.top1:.2f} % of {test.n:,} test images (95 %: {100 * test.low:.2f} to {100 * test.high:.2f} %)",
+        f"latency   p50 {p50}, p90 {p90} ({threads} thread{'s' * (threads > 1)}, batch 1, model only)",
+        f"size      {show('size', values['size'])}, {int(values['params']):,} parameters",
+    ]

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from flyweight.errors import DataError, OutputError
+from flyweight.report import CandidateFacts, EpochRow, Facts, build_report, load_facts
+from flyweight.report.build import SECTIONS, why_absent
+from flyweight.report.sample import sample_facts
+
+
+def test_facts_survive_the_way_through_report_json(tmp_path: Path) -> None:
+    facts = sample_facts()
+    build_report(facts, tmp_path)
+    assert load_facts(tmp_path) == facts
+
+
+def test_report_json_obeys_the_published_schema(tmp_path: Path) -> None:
+    written = json.loads(build_report(sample_facts(), tmp_path).json.read_text())
+    jsonschema.validate(written, Facts.model_json_schema(mode="serialization"))
+    assert written["verdicts"][0]["low"] < written["verdicts"][0]["high"]
+
+
+def test_the_same_facts_give_the_same_page(tmp_path: Path) -> None:
+    first = build_report(sample_facts(), tmp_path / "a").html.read_bytes()
+    again = build_report(load_facts(tmp_path / "a"), tmp_path / "b").html.read_bytes()
+    assert first == again
+
+
+def test_a_name_that_is_not_a_fact_is_refused() -> None:
+    with pytest.raises(ValidationError, match="acuracy"):
+        Facts(title="x", acuracy=1)
+
+
+def test_a_confusion_matrix_that_does_not_fit_the_classes_is_refused() -> None:
+    with pytest.raises(ValidationError, match="2 x 2"):
+        Facts(title="x", classes=("a", "b"), confusion=((1, 0, 0), (0, 1, 0)))
+
+
+def test_a_status_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValidationError, match="begins with none of"):
+        CandidateFacts(name="n", image_size=8, status="excellent")
+
+
+def test_a_loss_that_is_not_finite_counts_as_not_known(tmp_path: Path) -> None:
+    row = EpochRow(epoch=1, train_loss=float("nan"), val_loss=float("inf"))
+    assert (row.train_loss, row.val_loss) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [(None, "no report.json"), ("{", "not a report"), ('{"title": "x", "colour": 1}', "colour")]
+)
+def test_what_is_no_report_is_refused_with_its_path(tmp_path: Path, content: str | None, part: str) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(DataError, match=part) as caught:
+        load_facts(tmp_path)
+    assert str(tmp_path) in caught.value.what
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file"):
+        build_report(Facts(title="x"), tmp_path / "file")
+
+
+@pytest.mark.parametrize("section", [name for name in SECTIONS])
+def test_a_report_of_nothing_says_why_each_section_is_empty(section: str) -> None:
+    assert why_absent(Facts(title="x"), section).endswith(".")
+    assert why_absent(Facts(title="x", absent={section: "Because."}), section) == "Because."
+    assert why_absent(sample_facts(), section) == ""
