@@ -1,17 +1,17 @@
 """The errors Flyweight raises, each in three lines: what was found and where · what to do · where to read more.
 
-    FlyweightError          exit 1: the user can act
-    ├── DataError           images, labels, archives, splits
-    ├── RecipeError         a recipe key, value or combination
-    ├── ModelError          unknown network, impossible input size, weights that do not fit
-    ├── TrainingError       NaN loss, out of memory at the smallest batch
-    ├── BudgetError         a limit that cannot be read, or that nothing meets
-    ├── DeviceError         an unknown device, or one without measurements
-    ├── ExportError         an export that disagrees with the trained model
-    ├── BundleError         a damaged, changed, newer or foreign bundle
-    ├── OutputError         nowhere to write, disk full
-    └── MissingExtraError   an optional package is not installed
-    FlyweightBug            exit 70: ours
+FlyweightError          exit 1: the user can act
+├── DataError           images, labels, archives, splits
+├── RecipeError         a recipe key, value or combination
+├── ModelError          unknown network, impossible input size, weights that do not fit
+├── TrainingError       NaN loss, out of memory at the smallest batch
+├── BudgetError         a limit that cannot be read, or that nothing meets
+├── DeviceError         an unknown device, or one without measurements
+├── ExportError         an export that disagrees with the trained model
+├── BundleError         a damaged, changed, newer or foreign bundle
+├── OutputError         nowhere to write, disk full
+└── MissingExtraError   an optional package is not installed
+FlyweightBug            exit 70: ours
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class MissingExtraError(FlyweightError):
     code = "missing-extra"
 
 
-class FlyweightBug(Exception):  # noqa: N818 - the word a user should see
+class FlyweightBug(Exception):
     """Something only we can mend; exit code 70."""
 
     exit_code = 70

@@ -62,8 +62,10 @@ def output_error(path: Path, error: OSError) -> OutputError:
     """Say why `path` cannot be written and what to do about it."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     reason = "the disk is full" if full else (error.strerror or str(error)).lower()
-    advice = "free some space and run the same command again; finished files are intact" if full else (
-        "choose a folder you may write to"
+    advice = (
+        "free some space and run the same command again; finished files are intact"
+        if full
+        else ("choose a folder you may write to")
     )
     return OutputError(f"cannot write {str(path)!r}: {reason}", do=advice)
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from tests.runtime.tiny_bundle import write_bundle
 
 from flyweight.cli import run
 from flyweight.errors import BundleError
+from flyweight.measure.budget import LIMITS, Budget
 from flyweight.measure.latency import FULL, LatencyResult, Plan, compare, noise_floor, random_order, time_specs
 from flyweight.measure.speed import Measurement, measure, time_models
 from flyweight.runtime.timing import MODEL, Effort, Spec
 
-BRIEF = Plan(3, Effort(samples=30, enough=10, soft_seconds=0.2, hard_seconds=1.0, warmup_seconds=0.1), False)
+BRIEF = Effort(samples=30, enough=10, soft_seconds=0.1, hard_seconds=1.0, warmup_seconds=0.05)
 
 
 def waiting(folder: Path, milliseconds: float) -> Spec:
@@ -28,9 +30,9 @@ def result(*medians: float, floor: float | None = None, n: int = 100, slow: bool
     return LatencyResult("x", MODEL, "busy-wait", 1, samples, True, 10, floor, slow)
 
 
-def test_known_durations_are_told_apart_and_a_file_is_no_faster_than_itself(tmp_path: Path) -> None:
-    specs = {"two": waiting(tmp_path, 2.0), "three": waiting(tmp_path, 3.0), "again": waiting(tmp_path, 2.0)}
-    found = {name: clocks[MODEL] for name, clocks in time_specs(specs, Plan(4, BRIEF.effort, False)).items()}
+def test_known_durations_are_told_apart(tmp_path: Path) -> None:
+    specs = {"two": waiting(tmp_path, 2.0), "three": waiting(tmp_path, 3.0)}
+    found = {name: clocks[MODEL] for name, clocks in time_specs(specs, Plan(4, BRIEF, False)).items()}
     assert found["two"].p50_ms == pytest.approx(2.0, rel=0.05)
     assert compare(found["two"], found["three"]).verdict == "faster"
     assert compare(found["three"], found["two"]).verdict == "slower"
@@ -118,26 +120,29 @@ def test_the_command_prints_the_contract_within_its_published_schema(
     assert found["latency_n"] >= 299
 
 
-def test_the_three_clocks_grow_with_the_work_in_them(bundle_path: Path) -> None:
-    found = measure(bundle_path, quick=True)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
+    return measure(write_bundle(tmp_path_factory.mktemp("measured") / "bundle"), quick=True)
+
+
+def test_the_three_clocks_grow_with_the_work_in_them(measured: Measurement) -> None:
+    found = measured
     medians = [found.latency[clock]["p50"]["ms"] for clock in ("model", "preprocess_model", "encoded")]
     assert medians == sorted(medians)
     assert found.latency_p50_ms == medians[0]
     assert found.noise_floor is None
 
 
-def test_throughput_is_taken_at_each_batch_size_and_not_from_the_latency(bundle_path: Path) -> None:
-    found = measure(bundle_path, quick=True)
+def test_throughput_is_taken_at_each_batch_size_and_not_from_the_latency(measured: Measurement) -> None:
+    found = measured
     assert [row.batch for row in found.throughput] == [1, 8, 32, 128]
     rates = [row.images_per_second for row in found.throughput]
     assert rates[-1] > 1.5 * rates[0]
     assert statistics.median(rates) != pytest.approx(1000 / found.latency_p50_ms)  # type: ignore[operator]
 
 
-def test_a_measurement_gives_a_budget_its_values(bundle_path: Path) -> None:
-    from flyweight.measure.budget import LIMITS, Budget
-
-    found = measure(bundle_path, quick=True)
+def test_a_measurement_gives_a_budget_its_values(measured: Measurement) -> None:
+    found = measured
     assert set(found.budget_values()) == set(LIMITS)
     checks = Budget.parse("latency_p50<1s,size<1MB,memory<1GB,params<10").check(found.budget_values())
     assert [check.status for check in checks] == ["met", "met", "met", "violated"]

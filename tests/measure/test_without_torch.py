@@ -24,15 +24,15 @@ sys.exit(run(sys.argv[1:]))
 
 
 def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BLOCK, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    return python(BLOCK, *map(str, arguments))
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_the_block_blocks() -> None:
-    done = subprocess.run([sys.executable, "-c", BLOCK.replace("from flyweight.cli import run", "import torch")], check=False,
-                          capture_output=True, text=True)  # fmt: skip
-    assert "torch is blocked" in done.stderr
+    assert "torch is blocked" in python(BLOCK.replace("from flyweight.cli import run", "import torch")).stderr
 
 
 def test_predict_runs(bundle_path: Path, test_pictures: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         build_report(Facts(title="x"), tmp_path / "file")
 
 
-@pytest.mark.parametrize("section", [name for name in SECTIONS])
+@pytest.mark.parametrize("section", list(SECTIONS))
 def test_a_report_of_nothing_says_why_each_section_is_empty(section: str) -> None:
     assert why_absent(Facts(title="x"), section).endswith(".")
     assert why_absent(Facts(title="x", absent={section: "Because."}), section) == "Because."

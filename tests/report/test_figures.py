@@ -32,7 +32,7 @@ def test_the_axes_of_a_matrix_never_carry_more_than_25_names(size: int) -> None:
 
 
 def test_a_class_without_images_gives_an_empty_row_and_no_division_by_zero() -> None:
-    assert confusion(("a", "b"), ((0, 0), (1, 3)))["data"][0]["z"] == [[0, 0], [0.25, 0.75]]
+    assert confusion(("a", "b"), ((0, 0), (1, 3)))["data"][0]["z"] == [[0, 0], [0.5, 0.866]]
 
 
 def test_the_curve_of_the_pick_is_drawn_last_and_each_kind_has_one_legend() -> None:

@@ -42,7 +42,7 @@ def check(
         print(json.dumps({**found.to_json(), "fingerprint": dataset.fingerprint()}, ensure_ascii=False))
     else:
         _show(found, Console())
-        print(f"next    flyweight fit {path} --budget \"latency_p90<5ms,size<1MB\"")
+        print(f'next    flyweight fit {path} --budget "latency_p90<5ms,size<1MB"')
     raise typer.Exit(0 if found.ok else 1)
 
 

@@ -15,7 +15,9 @@ from flyweight.cli.progress import TrainingProgress, need_train_extra
 
 def fit(
     data: Annotated[str, typer.Argument(help="A folder, CSV, archive, .npz, or mnist:DIR, cifar10:DIR, sample, ...")],
-    budget: Annotated[str, typer.Option(help='Limits, e.g. "latency_p90<2ms,size<500KB", or phone, laptop, ...')] = "laptop",
+    budget: Annotated[
+        str, typer.Option(help='Limits, e.g. "latency_p90<2ms,size<500KB", or phone, laptop, ...')
+    ] = "laptop",
     out: Annotated[Path, typer.Option(help="Folder of the result; the same command continues it.")] = Path("runs/fit"),
     minutes: Annotated[float, typer.Option(help="Time for training.", min=0.1)] = 10.0,
     maximize: Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, macro_f1 or min_recall.")] = None,
@@ -24,14 +26,16 @@ def fit(
     models: Annotated[list[str] | None, typer.Option(help="Networks to try (repeat); default: a selection.")] = None,
     sizes: Annotated[list[int] | None, typer.Option(help="Image sizes in px (repeat); default: two.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Train every candidate with this recipe.")] = None,
-    start: Annotated[Path | None, typer.Option("--from", help="Continue from this bundle with new images or classes.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Continue from this bundle with new images or classes.")
+    ] = None,
     group: Annotated[str | None, typer.Option(help="Column or pattern of what must stay on one side.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Labelled images and a budget in; the most accurate classifier that meets it out, proven by a bundle."""
     need_train_extra()
-    from flyweight.fit import Fitted, FitRequest
+    from flyweight.fit import FitRequest, Fitted
     from flyweight.fit import fit as run_fit
     from flyweight.measure.budget import Budget
     from flyweight.train.recipe import load_recipe
@@ -75,8 +79,8 @@ def _show(event: Any, bars: TrainingProgress) -> None:
         bars.drop("train")
         accuracy = event.event.trained.metrics["val_accuracy"]
         bars.say(
-            f"round {planned.number + 1}   {planned.candidate.name:28} {planned.epochs:3d} epochs of {planned.subset:6,} images"
-            f"   val accuracy {100 * accuracy:.2f} %"
+            f"round {planned.number + 1}   {planned.candidate.name:28} {planned.epochs:3d} epochs of "
+            f"{planned.subset:6,} images   val accuracy {100 * accuracy:.2f} %"
         )
 
 

@@ -35,7 +35,9 @@ class Bars:
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=self.console, disable=quiet or not sys.stderr.isatty(), transient=True)
+        self.progress = Progress(
+            *columns, console=self.console, disable=quiet or not sys.stderr.isatty(), transient=True
+        )
         self.quiet = quiet
         self.tasks: dict[str, TaskID] = {}
 
@@ -43,7 +45,9 @@ class Bars:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.stop()
 
     def update(self, name: str, done: int, total: int, text: str | None = None) -> None:
@@ -82,10 +86,16 @@ class TrainingProgress(Bars):
             if event.resumed_at:
                 self.say(f"continuing after epoch {event.resumed_at}")
         elif kind == "StepDone":
-            self.update("train", event.epoch * event.steps + event.step, epochs * event.steps, f"epoch {event.epoch + 1}/{epochs}")
+            self.update(
+                "train",
+                event.epoch * event.steps + event.step,
+                epochs * event.steps,
+                f"epoch {event.epoch + 1}/{epochs}",
+            )
         elif kind == "EpochDone":
             row = event.row
             self.say(
-                f"epoch {int(row['epoch']):3d}/{epochs}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+                f"epoch {int(row['epoch']):3d}/{epochs}  train loss {row['train_loss']:.4f}  "
+                f"val loss {row['val_loss']:.4f}  "
                 f"val accuracy {100 * row['val_accuracy']:.2f} %  {row['images_per_second']:,.0f} images/s"
             )

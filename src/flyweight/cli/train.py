@@ -45,6 +45,8 @@ def train(
     if as_json:
         print(json.dumps(result))
         return
-    print(f"validation accuracy {100 * trained.metrics['val_accuracy']:.2f} % of {int(trained.metrics['val_n'])} images")
+    print(
+        f"validation accuracy {100 * trained.metrics['val_accuracy']:.2f} % of {int(trained.metrics['val_n'])} images"
+    )
     print(f"run     {out}\nbundle  {shipped.path}")
     print(f"next    flyweight verify {shipped.path} --data {data}")

@@ -73,7 +73,7 @@ def _unpack_one(archive: Path, work: Path) -> None:
                 left -= _copy(file, out, left)
             if left <= 0 or count > MOST_FILES:
                 raise DataError(
-                    f"{archive} unpacks to over {MOST_RATIO} times its size or {MOST_FILES:,} files: it looks like a bomb",
+                    f"{archive} unpacks to over {MOST_RATIO} times its size or {MOST_FILES:,} files: a bomb, it seems",
                     do="unpack it yourself where you trust it, and give the folder",
                 )
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, ValueError) as error:
@@ -95,9 +95,9 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         for member in tarred:
             if member.issym() or member.islnk() or member.isdev():
                 raise _outside(archive, member.name)
-            file = tarred.extractfile(member) if member.isfile() else None
-            if file is not None:
-                yield member.name, file
+            content = tarred.extractfile(member) if member.isfile() else None
+            if content is not None:
+                yield member.name, content
 
 
 def _safe(archive: Path, name: str) -> Path:

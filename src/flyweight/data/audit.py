@@ -172,7 +172,11 @@ def _unreadable(broken: dict[str, str]) -> Iterator[Finding]:
     if broken:
         shown = tuple(f"{key}: {reason}" for key, reason in list(broken.items())[:EXAMPLES])
         yield Finding(
-            "error", "images that cannot be decoded", len(broken), shown, "they are left out by name; mend or remove them"
+            "error",
+            "images that cannot be decoded",
+            len(broken),
+            shown,
+            "they are left out by name; mend or remove them",
         )
 
 
@@ -189,7 +193,8 @@ def _duplicates(dataset: Dataset, groups: Sequence[NDArray[np.int64]], parts: ND
         )  # fmt: skip
     if across:
         yield Finding(
-            "error", "the same image in two parts of the official split", len(across), tuple(map(names, across[:EXAMPLES])),
+            "error", "the same image in two parts of the official split", len(across),
+            tuple(map(names, across[:EXAMPLES])),
             "the test accuracy is partly memory; remove the copies, or let Flyweight split by content",
         )  # fmt: skip
     if groups:
@@ -243,7 +248,9 @@ def _modes(dataset: Dataset, seen: Sequence[_Seen]) -> Iterator[Finding]:
         if not found.problem:
             modes.setdefault(found.mode, []).append(index)
     if len(modes) > 1:
-        shown = tuple(f"{mode}: {len(found)}, e.g. {dataset.images.key(found[0])}" for mode, found in sorted(modes.items()))
+        shown = tuple(
+            f"{mode}: {len(found)}, e.g. {dataset.images.key(found[0])}" for mode, found in sorted(modes.items())
+        )
         yield Finding(
             "info", "several colour modes", len(modes), shown,
             "all are converted the same way in training and on the device; alpha is laid on white, 16 bit scaled to 8",
@@ -251,7 +258,8 @@ def _modes(dataset: Dataset, seen: Sequence[_Seen]) -> Iterator[Finding]:
     turned = [index for index, found in enumerate(seen) if found.turned]
     if turned:
         yield Finding(
-            "info", "photos turned by EXIF", len(turned), tuple(dataset.images.key(index) for index in turned[:EXAMPLES]),
+            "info", "photos turned by EXIF", len(turned),
+            tuple(dataset.images.key(index) for index in turned[:EXAMPLES]),
             "they are turned upright in training and on the device alike",
         )  # fmt: skip
 
@@ -265,9 +273,7 @@ def _sizes(dataset: Dataset, seen: Sequence[_Seen]) -> Iterator[Finding]:
         shown = (f"{low[0]}×{low[1]} to {high[0]}×{high[1]} px, median {middle[0]}×{middle[1]}",)
         yield Finding("info", "several sizes", len(np.unique(sizes, axis=0)), shown, "all are resized to one square")
     long = [
-        index
-        for index, found in enumerate(seen)
-        if not found.problem and max(found.size) > 3 * max(1, min(found.size))
+        index for index, found in enumerate(seen) if not found.problem and max(found.size) > 3 * max(1, min(found.size))
     ]
     if long:
         yield Finding(

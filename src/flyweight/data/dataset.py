@@ -118,7 +118,9 @@ class Dataset:
     def __post_init__(self) -> None:
         used = np.bincount(self.labels, minlength=len(self.classes)) if len(self.labels) else np.zeros(1)
         if not len(self.labels):
-            raise DataError(f"{self.name}: there are no images", do="point to a folder with one folder of images per class")
+            raise DataError(
+                f"{self.name}: there are no images", do="point to a folder with one folder of images per class"
+            )
         if len(self.classes) < 2 or (used > 0).sum() < 2:
             found = ", ".join(repr(name) for name in self.classes[:3])
             raise DataError(

@@ -1,4 +1,4 @@
-"""Content hashes of files, remembered by path, size and modification time so that a start re-reads only what changed."""
+"""Content hashes of files, remembered by path, size and modification time: a start reads only what changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from flyweight.errors import DataError, OutputError
 from flyweight.files import write_text
-
 
 
 def file_hashes(paths: Sequence[Path]) -> NDArray[np.bytes_]:
@@ -42,7 +41,9 @@ def _stamp(path: Path) -> str:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read: {error.strerror}", do="check that the file is still there") from error
+        raise DataError(
+            f"{str(path)!r} cannot be read: {error.strerror}", do="check that the file is still there"
+        ) from error
     return f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
 
 

@@ -1,4 +1,4 @@
-"""Which images train, validate and test: decided by content, so copies stay together and a growing folder keeps its split."""
+"""Which images train, validate and test, decided by content, so that copies stay together and folders can grow."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def split_from_rule(dataset: Dataset, rule: dict[str, Any]) -> Split:
         cut = val_fraction if has_test else test_fraction + (1.0 - test_fraction) * val_fraction
         parts[train & (chance < cut) & (parts != "test")] = "val"
     parts[(parts == "") | (parts == "train")] = "train"
-    found = Split(*(np.flatnonzero(parts == name) for name in ("train", "val", "test")), rule=dict(rule))
+    train_part, val_part, test_part = (np.flatnonzero(parts == name) for name in ("train", "val", "test"))
+    found = Split(train_part, val_part, test_part, dict(rule))
     _check(dataset, found)
     return found
 
@@ -131,9 +132,7 @@ def _check(dataset: Dataset, found: Split) -> None:
     for name, indices in (("train", found.train), ("val", found.val), ("test", found.test)):
         present = np.bincount(dataset.labels[indices], minlength=len(dataset.classes)) if len(indices) else None
         missing = [
-            class_name
-            for label, class_name in enumerate(dataset.classes)
-            if present is None or present[label] == 0
+            class_name for label, class_name in enumerate(dataset.classes) if present is None or present[label] == 0
         ]
         if missing and not (name == "test" and present is not None):
             counts = dataset.counts()
@@ -141,6 +140,6 @@ def _check(dataset: Dataset, found: Split) -> None:
             raise DataError(
                 f"{dataset.name}: the {name} part has no image of {len(missing)} class"
                 f"{'es' * (len(missing) > 1)}: {shown}",
-                do=f"add images of {missing[0]!r}, or take a larger part (--set data.{'test' if name == 'test' else 'val'}"
-                "_fraction=0.3) or another data.split_seed",
+                do=f"add images of {missing[0]!r}, or take another data.split_seed or a larger part: "
+                f"--set data.{'test' if name == 'test' else 'val'}_fraction=0.3",
             )

@@ -1,4 +1,4 @@
-"""A finished run becomes a bundle: calibrated on validation, checked against the network, with what it takes to go on."""
+"""A finished run becomes a bundle: calibrated on validation, checked against the network, ready to be continued."""
 
 from __future__ import annotations
 

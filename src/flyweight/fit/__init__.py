@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from flyweight.fit.flow import Fitted, FitRequest, Stage, fit
+from flyweight.fit.flow import FitRequest, Fitted, Stage, fit
 
 __all__ = ["FitRequest", "Fitted", "Stage", "fit"]

@@ -11,7 +11,15 @@ from flyweight.models.zoo import find
 from flyweight.train.recipe import DataPart, ModelPart, OptimPart, Recipe, SchedulePart
 
 SMALL_INPUT = 40  # px; up to here the tiny networks come first and ImageNet networks are few
-TINY = ("tiny_cnn_8", "tiny_cnn_16", "tiny_cnn_24", "tiny_resnet8_8", "tiny_resnet8_16", "tiny_resnet8_24", "tiny_ds_16")
+TINY = (
+    "tiny_cnn_8",
+    "tiny_cnn_16",
+    "tiny_cnn_24",
+    "tiny_resnet8_8",
+    "tiny_resnet8_16",
+    "tiny_resnet8_24",
+    "tiny_ds_16",
+)
 LARGER = ("tiny_resnet14_16", "mobilenetv3_small_050", "shufflenet_v2_x0_5")
 
 

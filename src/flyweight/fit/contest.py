@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class Contest:
 
 
 def compete(contest: Contest, entrants: Sequence[Weighed]) -> Iterator[Progressed | list[Outcome]]:
-    """Yield progress, and last the outcome of every entrant. Finished trainings found in the folder are not repeated."""
+    """Yield progress, and last the outcome of every entrant. Finished trainings in the folder are not repeated."""
     costs = {entrant.candidate: entrant.train_seconds_per_image for entrant in entrants}
     weighed = {entrant.candidate: entrant for entrant in entrants}
     seconds = contest.seconds * SAFETY
@@ -122,12 +122,14 @@ def _round(contest: Contest, number: int, candidate: Candidate, images: int, ful
 
 def _train(
     contest: Contest, weighed: Weighed, planned: Round, outcomes: Mapping[Candidate, Outcome], done: int, total: int
-) -> Iterator[Any]:
+) -> Generator[Progressed, None, Outcome]:
     """Yield progress and return the outcome of one candidate's training in one round."""
     before = outcomes.get(planned.candidate)
     recipe = recipe_for(planned.candidate, channels=contest.channels, seed=contest.seed, base=contest.base)
     recipe = recipe.model_copy(update={"epochs": planned.epochs})
-    parts = dataclasses.replace(contest.parts, train=balanced_subset(contest.dataset, contest.parts.train, planned.subset))
+    parts = dataclasses.replace(
+        contest.parts, train=balanced_subset(contest.dataset, contest.parts.train, planned.subset)
+    )
     folder = contest.folder / f"rung{planned.number}" / planned.candidate.name
     seconds = before.seconds if before else 0.0
     initial = before.trained if before and before.trained else _initial(contest, planned.candidate)
@@ -167,7 +169,7 @@ def validation_logits(dataset: Dataset, parts: Split, trained: Trained) -> tuple
 
 
 def balanced_subset(dataset: Dataset, indices: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Return at most `size` of `indices`, as equal over classes as can be, by content hash: small ones lie in larger ones."""
+    """Return at most `size` of `indices`, equal over classes, by content hash: small subsets lie in larger ones."""
     if size >= len(indices):
         return indices
     hashes, labels = dataset.hashes()[indices], dataset.labels[indices]
@@ -176,5 +178,3 @@ def balanced_subset(dataset: Dataset, indices: np.ndarray[Any, Any], size: int) 
     place = np.arange(len(order)) - starts  # rank of each image within its class
     chosen = order[np.lexsort((hashes[order], place))][:size]
     return np.sort(indices[chosen])
-
-

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from flyweight.data.audit import Audit, audit
 from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
-from flyweight.data.split import Split, open_test
+from flyweight.data.split import Split, open_test, split_from_rule
 from flyweight.errors import BudgetError, OutputError
 from flyweight.export.bundle import record_accuracy
 from flyweight.files import write_json
 from flyweight.fit.candidates import candidates_for
 from flyweight.fit.contest import Contest, Outcome, Progressed, compete
+from flyweight.fit.extend import changes, load_start
 from flyweight.fit.pick import Pick, choose, weigh_finalists
 from flyweight.fit.story import tell
 from flyweight.fit.weigh import Weighed, weigh
@@ -32,8 +33,6 @@ from flyweight.runtime.predict import Predictor
 from flyweight.train.prepare import native_shape, split_for
 from flyweight.train.recipe import DataPart, Recipe
 from flyweight.train.trained import Trained
-
-TRAINING_FILES = "training"  # folder inside a bundle: unfolded weights, to continue from
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,11 @@ def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
     refuse_unmeasured(request.budget, load_device(request.budget.device))
     _check_room(request.out)
     yield Stage("data", f"reading {request.data}")
-    dataset, parts, findings = _data(request)
+    old, initial = load_start(request.start) if request.start else (None, None)
+    dataset, parts, findings = _data(request, old)
     yield Stage("data", f"{len(parts.train):,} train, {len(parts.val):,} val, {len(parts.test):,} sealed test images")
-    entrants, weighed = yield from _weigh(request, dataset)
+    entrants, weighed = yield from _weigh(request, dataset, initial)
     outcomes: list[Outcome] = []
-    initial = Trained.load(request.start / TRAINING_FILES) if request.start else None
     contest = Contest(
         dataset,
         parts,
@@ -126,24 +125,35 @@ def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
     yield Stage("test", "opening the test part, once, with the shipped file")
     bundle, test, logits = _ship(request, pick, dataset, parts)
     facts = tell(request, dataset, parts, findings, weighed, outcomes, pick, bundle, test, logits)
+    if old is not None:
+        compared = changes(old, bundle.classes, dataset, parts.test, logits)
+        facts = facts.model_copy(update={"verdicts": (*facts.verdicts, *compared)})
     files = build_report(facts, request.out)
     yield Fitted(bundle, pick, test, files.html, tuple(outcomes))
 
 
-def _data(request: FitRequest) -> tuple[Dataset, Split, Audit]:
+def _data(request: FitRequest, old: Bundle | None) -> tuple[Dataset, Split, Audit]:
     dataset = load_data(request.data, group=request.group)
     part = (request.recipe or Recipe()).data if request.recipe else DataPart()
     findings = audit(dataset)
     if findings.unreadable:
         dataset = dataset.without(findings.unreadable)
     write_json(request.out / "audit.json", findings.to_json())
-    return dataset, split_for(dataset, part), findings
+    # A continued bundle keeps its split: what it learned from never becomes a test image.
+    parts = split_from_rule(dataset, old.split) if old is not None else split_for(dataset, part)
+    return dataset, parts, findings
 
 
-def _weigh(request: FitRequest, dataset: Dataset) -> Generator[Stage, None, tuple[list[Weighed], list[Weighed]]]:
+def _weigh(
+    request: FitRequest, dataset: Dataset, initial: Trained | None
+) -> Generator[Stage, None, tuple[list[Weighed], list[Weighed]]]:
     """Yield progress; return (candidates within budget, all candidates weighed)."""
     side, channels = native_shape(dataset)
-    candidates = candidates_for(side, request.models, request.sizes)
+    models, sizes = request.models, request.sizes
+    if initial is not None:
+        models = models or (initial.architecture.name,)
+        sizes = sizes or (initial.architecture.image_size,)
+    candidates = candidates_for(side, models, sizes)
     yield Stage("weigh", f"timing {len(candidates)} untrained candidates", 0, len(candidates))
     weighed = weigh(
         candidates,
@@ -157,14 +167,17 @@ def _weigh(request: FitRequest, dataset: Dataset) -> Generator[Stage, None, tupl
     if not entrants:
         raise nothing_fits(request.budget, weighed)
     rejected = len(weighed) - len(entrants)
-    yield Stage("weigh", f"{rejected} of {len(weighed)} candidates are over budget and not trained", len(weighed), len(weighed))
+    yield Stage(
+        "weigh", f"{rejected} of {len(weighed)} candidates are over budget and not trained", len(weighed), len(weighed)
+    )
     return entrants, weighed
 
 
 def nothing_fits(budget: Budget, weighed: list[Weighed]) -> BudgetError:
     """Say which limit binds, and which candidate misses it by least."""
+
     def excess(candidate: Weighed) -> float:
-        return max(check.value / check.limit for check in candidate.checks if check.status == "violated")
+        return max((check.value or 0.0) / check.limit for check in candidate.checks if check.status == "violated")
 
     nearest = min(weighed, key=excess)
     broken = [check for check in nearest.checks if check.status == "violated"]
@@ -186,8 +199,8 @@ def _ship(
     """Test the picked file, record that in the bundle, and put the bundle where the user looks for it."""
     bundle = pick.winner.bundle
     open_test(request.out / "test-openings.jsonl", why=f"fit: the pick {pick.winner.name}, {bundle.variant().name}")
-    logits, readable, unreadable = logits_of(Predictor(bundle, threads=usable_cores()), dataset, parts.test)
-    assert not unreadable and len(readable) == len(parts.test), "unreadable images were left out by the audit"
+    logits, _, unreadable = logits_of(Predictor(bundle, threads=usable_cores()), dataset, parts.test)
+    assert not unreadable, "unreadable images were left out by the audit"
     test = score(logits, dataset.labels[parts.test], bundle.classes, bundle.temperature)
     return record_accuracy(bundle, test.to_json(), request.out / "bundle"), test, logits
 

@@ -1,4 +1,4 @@
-"""Export the finalists, measure them side by side, and pick: best on validation within the budget, ties to the lighter."""
+"""Export the finalists, measure them side by side, and pick the best within the budget; ties go to the faster."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Pick:
     winner: Finalist
     finalists: tuple[Finalist, ...]
     why: tuple[str, ...]
-    p_values: dict[str, float | None]
+    p_values: dict[str, float]
 
 
 def weigh_finalists(
@@ -112,7 +112,12 @@ def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:
     """
     allowed = [finalist for finalist in finalists if finalist.within]
     if not allowed:
-        broken = "; ".join(f"{f.name}: {check.metric} {check.shown_value}" for f in finalists for check in f.checks if check.status == "violated")
+        broken = "; ".join(
+            f"{f.name}: {check.metric} {check.shown_value}"
+            for f in finalists
+            for check in f.checks
+            if check.status == "violated"
+        )
         raise BudgetError(
             f"measured again after training, no finalist is within {budget.text!r}: {broken or 'none finished'}",
             do="run again on a quiet machine, or leave a little more room in the limit",
@@ -134,7 +139,9 @@ def _p_value(one: Finalist, other: Finalist) -> float:
     return mcnemar_exact(int((one.right & ~other.right).sum()), int((~one.right & other.right).sum()))
 
 
-def _why(winner: Finalist, best: Finalist, order: Sequence[Finalist], p_values: dict[str, float | None], budget: Budget) -> list[str]:
+def _why(
+    winner: Finalist, best: Finalist, order: Sequence[Finalist], p_values: dict[str, float], budget: Budget
+) -> list[str]:
     metric = METRICS[budget.maximize]
     said = [
         f"{winner.name} reaches {100 * metric(winner.validation):.2f} % {budget.maximize.replace('_', ' ')} "

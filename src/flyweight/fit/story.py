@@ -98,7 +98,7 @@ def tell(
             data_fingerprint=dataset.fingerprint(),
             command=request.command or conditions["command"],
             date=conditions["date"],
-            details={"latency": f"batch 1, {request.threads} thread, model only, p50 and p90 untrimmed, finalists interleaved"},
+            details={"latency": f"batch 1, threads {request.threads}, model only, untrimmed, finalists interleaved"},
         ),
         verdicts=_verdicts(request, pick, test),
         next_commands=(
@@ -114,7 +114,9 @@ def _budget(winner: Finalist) -> tuple[BudgetCheck, ...]:
     for check in winner.checks:
         low, high = _interval(winner.latency, check.metric)
         rows.append(
-            BudgetCheck(metric=check.metric, limit=check.limit, value=check.value, low=low, high=high, status=check.status)
+            BudgetCheck(
+                metric=check.metric, limit=check.limit, value=check.value, low=low, high=high, status=check.status
+            )
         )
     return tuple(rows)
 
@@ -139,9 +141,9 @@ def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick) -> Candi
         image_size=entry.candidate.image_size,
         status=status,
         reason=reason,
-        params=int(values["params"]),
-        macs=int(values["macs"]),
-        size_bytes=int(values["size"]),
+        params=int(values["params"] or 0),
+        macs=int(values["macs"] or 0),
+        size_bytes=int(values["size"] or 0),
         latency_p50_ms=_measured(latency, "p50"),
         latency_p90_ms=_measured(latency, "p90"),
         threads=entry.threads,
@@ -149,7 +151,7 @@ def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick) -> Candi
         precision="fp32",
         accuracy=accuracy,
         accuracy_on="validation" if accuracy.value is not None else "",
-        memory_peak_bytes=int(values["memory"]) if values.get("memory") else None,
+        memory_peak_bytes=int(values.get("memory") or 0) or None,
     )
 
 
@@ -241,7 +243,9 @@ def _verdicts(request: FitRequest, pick: Pick, test: Accuracy) -> tuple[Verdict,
     for check in winner.checks:
         low, high = _interval(winner.latency, check.metric)
         crosses = high is not None and high > check.limit
-        answer = {"met": "yes", "violated": "no", "unverified": "unverified: nothing was measured on that device"}[check.status]
+        answer = {"met": "yes", "violated": "no", "unverified": "unverified: nothing was measured on that device"}[
+            check.status
+        ]
         rows.append(
             Verdict(
                 question=f"Is {check.metric} below {check.shown_limit}?",
@@ -275,10 +279,15 @@ def _verdicts(request: FitRequest, pick: Pick, test: Accuracy) -> tuple[Verdict,
 def summary(pick: Pick, test: Accuracy, threads: int) -> list[str]:
     """Return what a person wants to know at the end, a line each."""
     values = pick.winner.values
-    p50, p90 = (show(f"latency_{q}", values[f"latency_{q}"]) for q in ("p50", "p90"))
+    p50, p90, size = (_shown(name, values[name]) for name in ("latency_p50", "latency_p90", "size"))
     return [
         f"pick      {pick.winner.name}",
-        f"accuracy  {100 * test.top1:.2f} % of {test.n:,} test images (95 %: {100 * test.low:.2f} to {100 * test.high:.2f} %)",
+        f"accuracy  {100 * test.top1:.2f} % of {test.n:,} test images "
+        f"(95 %: {100 * test.low:.2f} to {100 * test.high:.2f} %)",
         f"latency   p50 {p50}, p90 {p90} ({threads} thread{'s' * (threads > 1)}, batch 1, model only)",
-        f"size      {show('size', values['size'])}, {int(values['params']):,} parameters",
+        f"size      {size}, {int(values['params'] or 0):,} parameters",
     ]
+
+
+def _shown(metric: str, value: float | None) -> str:
+    return "not measured (too few samples)" if value is None else show(metric, value)

@@ -1,4 +1,4 @@
-"""Weigh every candidate before training it: export the untrained network, read its size, time it, price its training."""
+"""Weigh every candidate before training it: export the untrained network, time it, price its training."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def weigh(
     timings = time_models(files, threads=threads, quick=True)
     memory = [_memory(path, threads) if budget.limits_metric("memory") else None for path in files]
     weighed = []
-    for candidate, architecture, path, timing, peak in zip(candidates, architectures, files, timings, memory, strict=True):
+    for candidate, architecture, path, timing, peak in zip(
+        candidates, architectures, files, timings, memory, strict=True
+    ):
         values = _values(path, timing, peak)
         checks = tuple(budget.check(values))
         price = train_price(architecture) if all(check.status != "violated" for check in checks) else 0.0

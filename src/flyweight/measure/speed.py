@@ -16,7 +16,7 @@ from flyweight.errors import BundleError
 from flyweight.measure.latency import FULL, QUICK, LatencyResult, model_spec, time_specs
 from flyweight.measure.verify import Verified, verify_bundle
 from flyweight.runtime.bundle import GOLDEN_IMAGES, Bundle
-from flyweight.runtime.memory import peak_memory
+from flyweight.runtime.memory import REPEATS, peak_memory
 from flyweight.runtime.timing import ENCODED, MODEL, PREPROCESS, Effort, Spec, time_in_fresh_process
 
 BATCHES = (1, 8, 32, 128)
@@ -107,7 +107,7 @@ def measure(
         spec = _bundle_spec(bundle, chosen.file, chosen.backend, threads, Path(folder))
         clocks = time_specs({bundle.name: spec}, plan)[bundle.name]
         batches = time_in_fresh_process(replace(spec, clocks=(), batches=BATCHES, effort=BATCH_EFFORT))["throughput"]
-    memory = peak_memory(chosen.file, threads=threads, backend=chosen.backend)
+    memory = peak_memory(chosen.file, threads=threads, backend=chosen.backend, repeats=1 if quick else REPEATS)
     return Measurement(
         **verified.model_dump(),
         **_latencies(clocks),

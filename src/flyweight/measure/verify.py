@@ -124,7 +124,7 @@ def _counted(variant: Variant) -> dict[str, Any]:
 def _golden(bundle: Bundle, variant: Variant, predictor: Predictor) -> dict[str, Any]:
     images, expected = bundle.golden(variant)
     found = predictor.logits(images)
-    finite = found.shape == expected.shape and bool(np.isfinite(found).all())
+    finite = found.shape == expected.shape and bool(np.isfinite(found).all() and np.isfinite(expected).all())
     error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)) if finite else None
     return {
         "golden_ok": error is not None and error <= variant.tolerance and len(images) > 0,
@@ -187,7 +187,7 @@ def sealed_part(bundle: Bundle, dataset: Dataset) -> tuple[str, np.ndarray]:
         return "official test part", np.flatnonzero(dataset.parts == "test")
     if bundle.split.get("grouped") and dataset.groups is None:
         raise DataError(
-            f"the bundle {bundle.name!r} was split by groups (same person, video or object), and {dataset.name!r} has none",
+            f"the bundle {bundle.name!r} was split by groups (one person, video, object); {dataset.name!r} has none",
             do="give the data with its group column; without it training images would end up in the test part",
         )
     from flyweight.data.split import split_from_rule

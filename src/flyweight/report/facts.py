@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-FORMAT_VERSION = 1
 STATUSES = (
     "pick", "finalist", "stopped at rung", "rejected before training", "too slow to train", "training failed"
 )  # fmt: skip
@@ -209,7 +208,7 @@ class Facts(Fact):
         absent: By section (`build.SECTIONS`): why it has nothing to show.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     title: str
     pick: PickedModel | None = None
     result: Measured = Measured()

@@ -78,7 +78,7 @@ def pareto(candidates: Sequence[CandidateFacts], metric: str, limits: Sequence[f
         for at in limits
     ]  # fmt: skip
     xaxis = {"title": {"text": "latency p90, ms (model only)"}, "type": "log" if log else "linear"}
-    xaxis |= {"dtick": "D2"} if log else {"rangemode": "tozero"}
+    xaxis |= _log_ticks(latencies) if log else {"rangemode": "tozero"}
     yaxis = {"title": {"text": f"{words_of(metric)}, %"}}
     return {"data": data, "layout": {"xaxis": xaxis, "yaxis": yaxis, "shapes": shapes, "height": 440}}
 
@@ -99,7 +99,10 @@ def learning(curves: Sequence[LearningCurve], kinds: dict[str, str], field: str)
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
-    """Return the matrix, rows (true) scaled to 1 for the colour; counts are written in where there is room."""
+    """Return the matrix; colour is the root of the share of its row (true), so that rare mistakes are seen.
+
+    Counts are written in where there is room.
+    """
     size = len(classes)
     shares = [[n / max(sum(row), 1) for n in row] for row in counts]
     step = math.ceil(size / TICKS)
@@ -109,7 +112,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure
     hover = [[f"true {names[i]}<br>called {names[j]}<br>{n:,} ({shares[i][j]:.1%})" for j, n in enumerate(row)]
              for i, row in enumerate(counts)]  # fmt: skip
     trace: Figure = {
-        "type": "heatmap", "z": [[round(share, 4) for share in row] for row in shares], "zmin": 0, "zmax": 1,
+        "type": "heatmap", "z": [[round(math.sqrt(share), 4) for share in row] for row in shares], "zmin": 0, "zmax": 1,
         "hovertext": hover, "hoverinfo": "text", "colorscale": "scale", "showscale": False,
         "xgap": 1 if size <= 40 else 0, "ygap": 1 if size <= 40 else 0,
     }  # fmt: skip
@@ -147,7 +150,8 @@ def calibration(facts: Facts) -> Figure:
         "x": [100 * one.confidence for one in bins], "y": [100 * one.accuracy for one in bins],
         "marker": {"color": "accent", "size": [7 + 17 * math.sqrt(one.n / most) for one in bins], "line": {"width": 0}},
         "line": {"color": "accent", "width": 2},
-        "hovertext": [f"{one.n:,} images<br>confidence {one.confidence:.1%}<br>right {one.accuracy:.1%}" for one in bins],
+        "hovertext": [f"{one.n:,} images<br>confidence {one.confidence:.1%}<br>right {one.accuracy:.1%}"
+                      for one in bins],
         "hoverinfo": "text",
     }  # fmt: skip
     axes = {name: {"title": {"text": title}, "range": [0, 105]}
@@ -163,6 +167,13 @@ def words_of(metric: str) -> str:
 def escaped(text: str) -> str:
     """Return text that Plotly shows as it is; it would read tags, and it decodes these entities."""
     return html.escape(text, quote=False)
+
+
+def _log_ticks(values: Sequence[float]) -> Figure:
+    """Return ticks at 1, 2 and 5 of each decade, written out: Plotly would write 0.2 as a small "2"."""
+    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    ticks = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _bubbles(

@@ -63,8 +63,8 @@ def sample_facts(classes: Sequence[str] = NAMES, *, seed: int = 0) -> Facts:
             name="tiny_cnn_16-28",
             why=(
                 "It is within every limit of the budget.",
-                "tiny_cnn_24-28 got 0.7 points more on validation, which is inside the noise (McNemar p = 0.21), so the "
-                "faster of the two ships.",
+                "tiny_cnn_24-28 got 0.7 points more on validation, which is inside the noise (McNemar p = 0.21), so "
+                "the faster of the two ships.",
                 "2 of 8 candidates were over the budget and were not trained.",
             ),
         ),
@@ -107,8 +107,7 @@ def _budget() -> tuple[BudgetCheck, ...]:
 def _candidate(
     name: str, px: int, params: int, macs: int, p90: float, accuracy: float | None, status: str, reason: str
 ) -> CandidateFacts:
-    interval = () if accuracy is None else wilson(round(accuracy * 1000), 1000)
-    trained = Measured() if accuracy is None else Measured(value=accuracy, low=interval[0], high=interval[1])
+    low, high = (None, None) if accuracy is None else wilson(round(accuracy * 1000), 1000)
     return CandidateFacts(
         name=f"{name}-{px}",
         image_size=px,
@@ -120,7 +119,7 @@ def _candidate(
         threads=1,
         backend="onnxruntime",
         precision="fp32",
-        accuracy=trained,
+        accuracy=Measured(value=accuracy, low=low, high=high),
         accuracy_on="" if accuracy is None else "validation",
         memory_peak_bytes=52_000_000 + 9 * params,
         status=status,

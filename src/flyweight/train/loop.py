@@ -1,7 +1,7 @@
 """The training loop. Read this first.
 
-`train` is a generator: it yields after every step and every epoch, and whoever iterates logs, saves, stops, or reports to
-a search. It keeps nothing of its own: all that changes is in `State`, and everything random is a function of (seed,
+`train` is a generator: it yields after every step and every epoch, and whoever iterates logs, saves, stops, or reports
+to a search. It keeps nothing of its own: all that changes is in `State`, and everything random is a function of (seed,
 epoch, step). So a run that stops anywhere and continues from a saved `State` ends with the same bits.
 """
 
@@ -143,8 +143,9 @@ def predict_logits(network: nn.Module, batches: Batches, recipe: Recipe) -> tupl
     plan = recipe.settled()
     network.eval()
     logits, labels = [], []
-    with torch.inference_mode(), torch.autocast(
-        plan.device.split(":")[0], torch.bfloat16, enabled=plan.precision == "bf16"
+    with (
+        torch.inference_mode(),
+        torch.autocast(plan.device.split(":")[0], torch.bfloat16, enabled=plan.precision == "bf16"),
     ):
         for images, wanted in batches.epoch(0):
             logits.append(network(images).float())

@@ -13,7 +13,6 @@ import numpy as np
 from flyweight.data.cache import FixedStore, RaggedStore, build_fixed, build_ragged
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split, split
-from flyweight.errors import DataError
 from flyweight.runtime.preprocess import Preprocess, decode
 from flyweight.train.recipe import DataPart, Recipe
 
@@ -91,17 +90,14 @@ def native_shape(dataset: Dataset, looked_at: int = 64) -> tuple[int, int]:
     """Return (side in px, channels) that suit the images: their own where they are small and of one size.
 
     Raises:
-        DataError: There is no image, or none of those looked at can be read.
+        DataError: One of those looked at cannot be read.
     """
     shapes = set()
-    picks = np.unique(np.linspace(0, len(dataset.labels) - 1, looked_at).astype(int)) if len(dataset.labels) else []
-    for index in picks:
+    for index in np.unique(np.linspace(0, len(dataset) - 1, looked_at).astype(int)):
         source = dataset.images.read(int(index))
         image = source if isinstance(source, np.ndarray) else decode(source, 3)
         grey = image.shape[-1] == 1 or (image.shape[-1] == 3 and bool((image == image[..., :1]).all()))
         shapes.add((*image.shape[:2], 1 if grey else min(image.shape[-1], 4)))
-    if not shapes:
-        raise DataError(f"{dataset.name} has no images", do="point to a folder of class folders with images")
     channels = max(shape[2] for shape in shapes)
     sides = {shape[:2] for shape in shapes}
     height, width = next(iter(sides))

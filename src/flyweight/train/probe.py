@@ -1,4 +1,4 @@
-"""A few timed steps decide precision, memory layout, threads and compilation; the outcome is written into the recipe."""
+"""A few timed steps decide precision, layout, threads and compilation; the outcome is written into the recipe."""
 
 from __future__ import annotations
 

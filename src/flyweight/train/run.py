@@ -239,10 +239,10 @@ def write_tensorboard(trained: Trained, folder: Path) -> None:
     """Write the history as TensorBoard scalars."""
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
         for row in trained.history:
             for name in ("train_loss", "val_loss", "val_accuracy", "lr"):
-                writer.add_scalar(name, row[name], int(row["epoch"]))  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, row[name], int(row["epoch"]))
 
 
 def data_facts(dataset: Dataset, parts: Split) -> dict[str, Any]:

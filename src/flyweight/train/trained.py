@@ -17,7 +17,12 @@ from flyweight.models.architecture import Architecture
 from flyweight.runtime.preprocess import Preprocess
 from flyweight.train.recipe import Recipe
 
-WEIGHTS, ARCHITECTURE, RECIPE, FACTS = "weights.safetensors", "architecture.json", "recipe.resolved.yaml", "trained.json"
+WEIGHTS, ARCHITECTURE, RECIPE, FACTS = (
+    "weights.safetensors",
+    "architecture.json",
+    "recipe.resolved.yaml",
+    "trained.json",
+)
 
 
 @dataclass(frozen=True)

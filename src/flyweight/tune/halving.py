@@ -6,6 +6,7 @@ Changed: the resource is images seen, and its amount follows from the seconds th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -55,7 +56,7 @@ def plan_rungs(costs: Sequence[float], seconds: float, *, finalists: int, final_
     share = seconds * (1.0 - final_share) / max(len(sizes) - 1, 1)
     return [
         Rung(number, entrants, int(share / sum(dearest[:entrants])), keep)
-        for number, (entrants, keep) in enumerate(zip(sizes, sizes[1:], strict=False))
+        for number, (entrants, keep) in enumerate(itertools.pairwise(sizes))
     ]
 
 

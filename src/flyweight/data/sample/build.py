@@ -1,6 +1,6 @@
 """Build the embedded sample from the four IDX files of Fashion-MNIST.
 
-    python -m flyweight.data.sample.build /usr/share/datasets/fashion-mnist
+python -m flyweight.data.sample.build /usr/share/datasets/fashion-mnist
 """
 
 from __future__ import annotations

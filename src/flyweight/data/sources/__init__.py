@@ -122,7 +122,9 @@ def _grouped(dataset: Dataset, group: str) -> Dataset:
     try:
         pattern = re.compile(group)
     except re.error as error:
-        raise DataError(f"--group {group!r} is not a pattern: {error}", do=r"write e.g. --group '(person\d+)_'") from error
+        raise DataError(
+            f"--group {group!r} is not a pattern: {error}", do=r"write e.g. --group '(person\d+)_'"
+        ) from error
     if pattern.groups != 1:
         raise DataError(
             f"--group {group!r} has {pattern.groups} groups in parentheses",

@@ -107,15 +107,28 @@ def _batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or labels is None:
         raise DataError(f"{path} is no CIFAR batch: it holds {sorted(content)}", do="fetch the original archive again")
     if len(data) != len(labels):
-        raise DataError(f"{path} has {len(data)} images and {len(labels)} labels", do="fetch the original archive again")
+        raise DataError(
+            f"{path} has {len(data)} images and {len(labels)} labels", do="fetch the original archive again"
+        )
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.asarray(labels, np.int64)
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
     try:
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise DataError(f"{path} cannot be read as a CIFAR file: {error}", do="fetch the original archive again") from error
+    except (
+        OSError,
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        KeyError,
+    ) as error:
+        raise DataError(
+            f"{path} cannot be read as a CIFAR file: {error}", do="fetch the original archive again"
+        ) from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}, not a batch", do="fetch the original archive again")
     return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}

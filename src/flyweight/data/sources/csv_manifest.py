@@ -74,7 +74,9 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
             close = difflib.get_close_matches(role, lower, n=1, cutoff=0.5)
             hint = f"rename {lower[close[0]]!r} to {role!r}" if close else f"add a column {role!r}"
             raise DataError(f"{path} has no column {role!r}; its columns are {', '.join(header) or 'none'}", do=hint)
-    short = next((n for n, row in enumerate(rows, 2) if not row[names["path"]] or not (row[names["label"]] or "").strip()), None)
+    short = next(
+        (n for n, row in enumerate(rows, 2) if not row[names["path"]] or not (row[names["label"]] or "").strip()), None
+    )
     if short is not None:
         raise DataError(f"{path}, line {short}: path or label is empty", do="fill it in or remove the line")
     return rows, names
@@ -96,7 +98,9 @@ def _one_label_each(path: Path, files: list[Path], labels: list[str]) -> None:
             )
 
 
-def _parts(path: Path, rows: list[dict[str, str]], column: str | None) -> np.ndarray[tuple[int], np.dtype[np.str_]] | None:
+def _parts(
+    path: Path, rows: list[dict[str, str]], column: str | None
+) -> np.ndarray[tuple[int], np.dtype[np.str_]] | None:
     if column is None:
         return None
     unknown = {row[column] for row in rows if row[column] and row[column].strip().lower() not in PARTS}

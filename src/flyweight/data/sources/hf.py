@@ -19,7 +19,9 @@ from flyweight.files import write_bytes
 
 def find(path: Path) -> bool:
     """True for a folder that `save_to_disk` wrote."""
-    return (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file())
+    return (path / "dataset_dict.json").is_file() or (
+        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    )
 
 
 def read(name: str) -> Dataset:
@@ -72,7 +74,8 @@ def _columns(name: str, table: Any) -> tuple[str, str]:
     label = next((column for column in labels if column in COLUMNS["label"]), labels[0] if labels else None)
     if image is None or label is None:
         raise DataError(
-            f"{name!r} has the columns {kinds}; an Image and a ClassLabel are needed", do="cast_column them to these kinds"
+            f"{name!r} has the columns {kinds}; an Image and a ClassLabel are needed",
+            do="cast_column them to these kinds",
         )
     return image, label
 

@@ -39,7 +39,9 @@ def read(path: Path, name: str | None = None, classes: tuple[str, ...] | None = 
     classes = classes or (FASHION if fashion and labels.max() == 9 else None)
     names = classes or tuple(str(label) for label in range(int(labels.max()) + 1))
     if len(names) <= labels.max():
-        raise DataError(f"{path}: label {labels.max()} with {len(names)} class names", do="use the original label files")
+        raise DataError(
+            f"{path}: label {labels.max()} with {len(names)} class names", do="use the original label files"
+        )
     kinds = np.concatenate([np.full(len(labels), "test" if part == TEST else "train") for part, _, labels in parts])
     name = name or ("fashion-mnist" if fashion else "mnist")
     images = np.concatenate([images for _, images, _ in parts])[..., None]
@@ -53,7 +55,16 @@ def read_mnist(path: Path) -> Dataset:
 
 def read_fashion_mnist(path: Path) -> Dataset:
     """Return Fashion-MNIST at or below a folder."""
-    places = ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist", "fashion-mnist/raw", "fashion_mnist", "fashion", "", "raw")
+    places = (
+        "FashionMNIST/raw",
+        "FashionMNIST",
+        "fashion-mnist",
+        "fashion-mnist/raw",
+        "fashion_mnist",
+        "fashion",
+        "",
+        "raw",
+    )
     return read(_below(path, "fashion-mnist", places), "fashion-mnist", FASHION)
 
 

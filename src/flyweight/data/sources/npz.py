@@ -42,13 +42,19 @@ def read(path: Path) -> Dataset:
     labels = [_labels(path, y, arrays[y], len(found)) for (_, _, y), found in zip(keys, images, strict=True)]
     together = np.concatenate(labels)
     names = arrays.get("classes", arrays.get("class_names"))
-    classes = tuple(str(n) for n in names) if names is not None else tuple(str(n) for n in range(int(together.max(initial=0)) + 1))
+    classes = (
+        tuple(str(n) for n in names)
+        if names is not None
+        else tuple(str(n) for n in range(int(together.max(initial=0)) + 1))
+    )
     if len(together) and (together.min() < 0 or together.max() >= len(classes)):
         raise DataError(
             f"{path}: labels from {together.min()} to {together.max()} with {len(classes)} classes",
             do="number the classes from 0 and name each",
         )
-    kinds = np.concatenate([np.full(len(found), PARTS.get(part, "")) for (part, _, _), found in zip(keys, labels, strict=True)])
+    kinds = np.concatenate(
+        [np.full(len(found), PARTS.get(part, "")) for (part, _, _), found in zip(keys, labels, strict=True)]
+    )
     data = np.concatenate(images) if len(images) > 1 else images[0]
     return Dataset(path.stem, classes, ImageArray(data, path.stem), together, kinds if keys[0][0] else None, root=path)
 
@@ -68,7 +74,8 @@ def _images(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.uint8]:
         array = array.transpose(0, 2, 3, 1)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
         raise DataError(
-            f"{path}: {name} is {array.dtype} of shape {array.shape}; needed is uint8 (N, H, W) or (N, H, W, C), C 1, 3 or 4",
+            f"{path}: {name} is {array.dtype} of shape {array.shape}; needed is uint8 "
+            "(N, H, W) or (N, H, W, C) with C 1, 3 or 4",
             do=f"save {name} as uint8 pixels from 0 to 255",
         )
     return np.ascontiguousarray(array)

@@ -68,7 +68,9 @@ def _annotated(path: Path, place: dict[str, int]) -> list[tuple[Path, int]]:
     there = {entry.name for entry in folder.iterdir()}
     missing = [row[0] for row in rows if row[0] not in there]
     if missing:
-        raise DataError(f"{folder}: {len(missing)} annotated images are missing, such as {missing[0]}", do="unpack it again")
+        raise DataError(
+            f"{folder}: {len(missing)} annotated images are missing, such as {missing[0]}", do="unpack it again"
+        )
     return [(folder / row[0], place[row[1]]) for row in rows]
 
 
