@@ -9,70 +9,82 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from results_file import Claim, write_results
+from results_file import Measured, write_results
 
-from flyweight.measure.latency import FULL, LatencyResult, Plan, compare, time_specs
+from flyweight.measure.latency import FULL, Plan, compare, time_specs
 from flyweight.measure.statistics import wilson
 from flyweight.runtime.timing import MODEL, Effort, Spec
 
 SHORT = Plan(
-    FULL.processes, Effort(samples=60, enough=20, soft_seconds=0.15, hard_seconds=2, warmup_seconds=0.15), False
+    FULL.processes, Effort(samples=60, enough=20, soft_seconds=0.05, hard_seconds=2, warmup_seconds=0.1), False
 )
 SLOWER_REPETITIONS = 10
 
 
 def main() -> None:
+    """Measure all three and write results/clock.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repetitions", type=int, default=100, help="of the A/A comparison")
     repetitions = parser.parse_args().repetitions
     with tempfile.TemporaryDirectory() as folder:
-        waiting = busy_wait_error(Path(folder))
-        print(f"busy wait of 5 ms: error {waiting.value:.4f} [{waiting.low:.4f}, {waiting.high:.4f}]", flush=True)
-        slower = slower_found(Path(folder))
-        print(f"5 % slower: found {slower.value:g} of {slower.n}", flush=True)
+        error = busy_wait_error(Path(folder))
+        print(f"busy wait of 5 ms: error {error.value:.4f} [{error.low:.4f}, {error.high:.4f}]", flush=True)
         same = no_difference(Path(folder), repetitions)
-        print(f"A/A: no difference in {same.value:g} of {same.n}")
-    print(write_results("clock", [waiting, same, slower], seeds=range(repetitions)))
+        print(f"A/A: no difference in {same.value:g} of {same.n}", flush=True)
+        slower = slower_found(Path(folder))
+        print(f"5.5 ms against 5 ms: slower in {slower.value:g} of {slower.n}")
+    path = write_results(
+        "clock.json",
+        {"busy_wait_5ms_error": error, "aa_no_difference_of_100": same},
+        seeds=range(repetitions),
+        conditions={
+            "busy_wait": "|p50 - 5 ms| / 5 ms over 5 fresh processes; low and high from the order-statistic interval",
+            "aa": f"{SHORT.processes} fresh processes a side, interleaved in random order, exact rank-sum test at 5 %; "
+            "low and high: Wilson 95 % interval, as repetitions",
+            "load_average": list(os.getloadavg()),
+        },
+        details={"ten_percent_slower_found": asdict(slower)},
+    )
+    print(path)
 
 
-def busy_wait_error(folder: Path) -> Claim:
+def busy_wait_error(folder: Path) -> Measured:
     """Measure a backend that spins for 5 ms; the error is that of the median, relative."""
     result = time_specs({"wait": waiting(folder, 5.0)}, Plan(FULL.processes, FULL.effort, False))["wait"][MODEL]
     median = result.quantile(0.5)
-    assert median.ms is not None
-    assert median.low_ms is not None
-    assert median.high_ms is not None
-    errors = [abs(ms - 5.0) / 5.0 for ms in (median.ms, median.low_ms, median.high_ms)]
-    note = "|p50 - 5 ms| / 5 ms; low and high from the order-statistic 95 % interval of p50"
-    return Claim("busy_wait_5ms_error", errors[0], 0.02, "lower", "fraction", min(errors), max(errors), result.n, note)
+    errors = [abs(ms - 5.0) / 5.0 for ms in (median.ms, median.low_ms, median.high_ms) if ms is not None]
+    return Measured(errors[0], min(errors), max(errors), result.n)
 
 
-def slower_found(folder: Path) -> Claim:
-    """Compare 5.25 ms with 5 ms, over and over: a test that never finds anything would pass the A/A one."""
-    specs = {"5.25": waiting(folder, 5.25), "5": waiting(folder, 5.0)}
-    found = [compare(*pair(specs, seed)).verdict == "slower" for seed in range(SLOWER_REPETITIONS)]
-    return _count("five_percent_slower_found_of_10", sum(found), len(found), 9)
-
-
-def no_difference(folder: Path, repetitions: int) -> Claim:
-    """Compare a small network with itself, over and over."""
+def no_difference(folder: Path, repetitions: int) -> Measured:
+    """Count how often a small network is found no different from itself."""
     path = folder / "model.onnx"
     onnx.save(network(), path)
     spec = Spec(str(path))
-    verdicts = [compare(*pair({"a": spec, "b": spec}, seed)).verdict for seed in range(repetitions)]
-    return _count("aa_no_difference_of_100", verdicts.count("no difference"), repetitions, 90)
+    return count_verdicts({"a": spec, "b": spec}, "no difference", repetitions)
 
 
-def pair(specs: dict[str, Spec], seed: int) -> tuple[LatencyResult, LatencyResult]:
-    """Time two candidates interleaved and return their results in order."""
-    first, second = (clocks[MODEL] for clocks in time_specs(specs, SHORT, seed=seed).values())
-    return first, second
+def slower_found(folder: Path) -> Measured:
+    """Count how often 5.5 ms is found slower than 5 ms: a test that never finds anything would pass the A/A one."""
+    return count_verdicts({"5.5": waiting(folder, 5.5), "5": waiting(folder, 5.0)}, "slower", SLOWER_REPETITIONS)
+
+
+def count_verdicts(specs: dict[str, Spec], wanted: str, repetitions: int) -> Measured:
+    """Time two candidates interleaved, `repetitions` times, and count one verdict of the first on the second."""
+    hits = 0
+    for seed in range(repetitions):
+        first, second = (clocks[MODEL] for clocks in time_specs(specs, SHORT, seed=seed).values())
+        hits += compare(first, second).verdict == wanted
+    low, high = wilson(hits, repetitions)
+    return Measured(hits, low * repetitions, high * repetitions, repetitions)
 
 
 def waiting(folder: Path, milliseconds: float) -> Spec:
@@ -101,12 +113,6 @@ def network() -> onnx.ModelProto:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])
     graph = helper.make_graph(nodes, "clock", [images], [logits], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def _count(name: str, hits: int, n: int, target: float) -> Claim:
-    low, high = wilson(hits, n)
-    note = "low and high: Wilson 95 % interval of the share, as repetitions"
-    return Claim(name, hits, target, "higher", "repetitions", low * n, high * n, n, note)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,90 @@
-"""Write benchmarks/results/NAME.json: claims with interval and n, and the conditions they hold under."""
+"""The one format of benchmarks/results/*.json: what was claimed, what was measured, under which conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flyweight.files import write_json
 from flyweight.runtime.environment import environment
 
-RESULTS = Path(__file__).resolve().parent / "results"
+HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One measured number and the target it is held to; `low` and `high` are its interval or range, as `note` says."""
+class Measured:
+    """One claim's number.
 
-    name: str
+    Attributes:
+        value: What is compared with the target, usually a median.
+        low: Lower end of the range or interval.
+        high: Upper end.
+        n: Repetitions behind it.
+    """
+
     value: float
-    target: float
-    better: Literal["higher", "lower"]
-    unit: str
     low: float
     high: float
     n: int
-    note: str = ""
+
+    @classmethod
+    def median_and_range(cls, samples: Sequence[float]) -> Measured:
+        """Return the median of repetitions with the smallest and the largest."""
+        return cls(statistics.median(samples), min(samples), max(samples), len(samples))
 
 
-def write_results(name: str, claims: Sequence[Claim], *, seeds: Sequence[int] = (), **details: Any) -> Path:
-    """Write results/NAME.json and return its path; `details` stand beside the claims. Raises OutputError."""
-    path = RESULTS / f"{name}.json"
-    conditions = {**environment(), "seeds": list(seeds)}
-    write_json(path, {"claims": [asdict(claim) for claim in claims], "conditions": conditions, **details})
+def targets(file: str) -> dict[str, dict[str, Any]]:
+    """Return the claims that benchmarks/claims.json asks of a results file, by name."""
+    claims = json.loads((HERE / "claims.json").read_text(encoding="utf-8"))["claims"]
+    return {claim["name"]: claim for claim in claims if claim["file"] == file}
+
+
+def write_results(
+    file: str,
+    measured: Mapping[str, Measured],
+    *,
+    seeds: Sequence[int],
+    conditions: Mapping[str, Any],
+    details: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """Write benchmarks/results/`file`: `claims`, `conditions` and, where given, `details`.
+
+    Args:
+        file: Name of the results file, as in claims.json.
+        measured: By claim; names that claims.json does not know are an error, missing ones are left out.
+        seeds: Of everything random.
+        conditions: Besides the machine, versions, command and date, which are added.
+        details: Whatever else a reader may want: samples, rates of each way.
+        folder: Where; by default benchmarks/results.
+
+    Raises:
+        KeyError: A measured name has no target.
+        OutputError: The file cannot be written.
+    """
+    asked = targets(file)
+    claims = [_row(asked[name], result) for name, result in measured.items()]
+    machine = environment()
+    content: dict[str, Any] = {"claims": claims, "conditions": {**machine, "seeds": list(seeds), **conditions}}
+    if details:
+        content["details"] = dict(details)
+    path = (folder or HERE / "results") / file
+    write_json(path, content)
     return path
+
+
+def _row(claim: Mapping[str, Any], result: Measured) -> dict[str, Any]:
+    return {
+        "name": claim["name"],
+        "value": result.value,
+        "target": claim["target"],
+        "better": claim["better"],
+        "unit": claim["unit"],
+        "low": result.low,
+        "high": result.high,
+        "n": result.n,
+    }

@@ -6,6 +6,7 @@ import scipy.stats
 
 from flyweight.measure.statistics import (
     mcnemar_exact,
+    midranks,
     paired_bootstrap,
     permutation_test,
     quantile_interval,
@@ -99,6 +100,19 @@ def test_the_permutation_test_is_scipys_exact_one() -> None:
         (first, second), lambda a, b: np.mean(a) - np.mean(b), n_resamples=np.inf
     ).pvalue
     assert permutation_test(first, second) == pytest.approx(reference)
+
+
+def test_the_permutation_test_of_ranks_is_the_exact_rank_sum_test() -> None:
+    random = np.random.default_rng(1)
+    first, second = random.normal(size=5), random.normal(0.8, size=6)
+    ranks = midranks([*first, *second])
+    reference = scipy.stats.mannwhitneyu(first, second, method="exact").pvalue
+    assert permutation_test(ranks[:5], ranks[5:]) == pytest.approx(reference)
+
+
+def test_midranks_are_scipys() -> None:
+    values = [3.0, 1.0, 3.0, 2.0, 1.0, 3.0]
+    assert midranks(values).tolist() == scipy.stats.rankdata(values).tolist()
 
 
 def test_the_permutation_test_raises_a_false_alarm_at_most_as_often_as_alpha() -> None:

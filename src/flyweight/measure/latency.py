@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flyweight.measure.statistics import permutation_test, quantile_interval, smallest_n
+from flyweight.measure.statistics import midranks, permutation_test, quantile_interval, smallest_n
 from flyweight.runtime.timing import MODEL, Effort, Spec, time_in_fresh_process
 
 ALPHA = 0.05
@@ -117,7 +117,7 @@ class Difference:
 
     Attributes:
         ratio: Median of the first over median of the second.
-        p: Of the exact permutation test over process medians.
+        p: Of the exact permutation test over the ranks of process medians (Wilcoxon's rank sum).
         verdict: `faster`, `slower` (the first) or `no difference`.
     """
 
@@ -130,7 +130,9 @@ def compare(first: LatencyResult, second: LatencyResult) -> Difference:
     """Say whether `first` is faster: not unless the test says so at 5 % and the noise floor is exceeded."""
     ours, theirs = first.process_medians_ms, second.process_medians_ms
     ratio = statistics.median(ours) / statistics.median(theirs)
-    p = permutation_test(ours, theirs)
+    # On ranks: one process that a neighbour held up must not hide, or make, a difference.
+    ranks = midranks((*ours, *theirs))
+    p = permutation_test(ranks[: len(ours)], ranks[len(ours) :])
     floor = max(first.noise_floor or 0.0, second.noise_floor or 0.0)
     if p > ALPHA or abs(ratio - 1) <= floor:
         return Difference(ratio, p, "no difference")

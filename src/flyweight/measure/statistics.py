@@ -98,8 +98,8 @@ def smallest_n(q: float, level: float = 0.95) -> int:
 
 
 def permutation_test(
-    first: Sequence[float],
-    second: Sequence[float],
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
     statistic: Callable[[np.ndarray], float] = lambda values: float(np.mean(values)),
     *,
     resamples: int = 10_000,
@@ -123,6 +123,12 @@ def permutation_test(
     reach = observed - 1e-12 * max(1.0, float(np.abs(pooled).max()))
     hits = sum(abs(statistic(pooled[mask]) - statistic(pooled[~mask])) >= reach for mask in masks)
     return (hits + extra) / (len(masks) + extra)
+
+
+def midranks(values: Sequence[float]) -> np.ndarray:
+    """Return the rank of each value, from 1; equal values share the mean of their ranks."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
 
 
 def _ranks(n: int, q: float, level: float) -> tuple[int, int] | None:

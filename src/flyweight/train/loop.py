@@ -80,7 +80,8 @@ def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Bat
                 _stop_if_not_finite(state, recipe, steps)
             yield StepDone(epoch, state.step, steps)
         seconds = time.perf_counter() - started
-        row = {"epoch": epoch + 1, "lr": lr, "train_loss": float(state.loss_sum) / max(state.images_seen, 1)}
+        last = learning_rate(recipe, (epoch + 1 - 1 / steps) / recipe.epochs)
+        row = {"epoch": epoch + 1, "lr": last, "train_loss": float(state.loss_sum) / max(state.images_seen, 1)}
         row |= {"images_per_second": (state.images_seen - seen_before) / seconds, "train_seconds": seconds}
         row |= validate(state.judged, val_batches, recipe)
         _finish_epoch(state, recipe, row)

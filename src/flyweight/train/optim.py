@@ -29,7 +29,7 @@ def make_optimizer(network: nn.Module, optim: OptimPart) -> torch.optim.Optimize
             f"optim.name: there is no optimizer {optim.name!r}",
             do=f"choose {', '.join(close) or 'sgd, adamw, nadam, rmsprop, lion or muon'}",
         )
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"nesterov": False} if optim.name == "sgd" and not optim.momentum else {}
     if optim.betas is not None:
         extra["betas"] = optim.betas
     if optim.eps is not None:
