@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -145,6 +146,28 @@ def test_a_truncated_archive_is_refused(bundle_path: Path, tmp_path: Path) -> No
     archive.write_bytes(archive.read_bytes()[:2000])
     with pytest.raises(BundleError, match="cannot be unpacked"):
         Bundle.open(archive)
+
+
+def test_a_damaged_archive_is_refused_and_leaves_nothing_behind(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    content = zipped(bundle_path, tmp_path / "b.zip").read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[random.integers(len(content))] ^= 1 << int(random.integers(8))
+        (tmp_path / "b.zip").write_bytes(damaged)
+        try:
+            Bundle.open(tmp_path / "b.zip")
+        except BundleError:
+            refused += 1
+    gc.collect()
+    assert refused > 30
+    assert not list(temporary.iterdir())
 
 
 def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:

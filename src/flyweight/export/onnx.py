@@ -23,7 +23,6 @@ from flyweight.export.tidy import tidy
 from flyweight.files import write_bytes
 from flyweight.models.adapt import evaluating
 from flyweight.models.architecture import Architecture, fold
-from flyweight.models.cost import NORMALIZE
 
 OPSET = 18  # what every current runtime and converter reads
 INPUT, OUTPUT = "images", "logits"
@@ -79,13 +78,15 @@ def export_untrained(architecture: Architecture, path: Path) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return to_onnx(_unsettle(architecture.build()), architecture, path)
+        return to_onnx(unsettle(architecture.build()), architecture, path)
 
 
-def _unsettle(network: nn.Module) -> nn.Module:
-    """Fill vectors (biases, norms, layer scales) with noise: the zeros and ones of fresh ones are optimised away."""
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if tensor.ndim <= 1 and tensor.is_floating_point() and not name.startswith(NORMALIZE):
+def unsettle(network: nn.Module) -> nn.Module:
+    """Fill fresh biases, norms and scales, each of one value, with noise: an exporter would optimise them away."""
+    norms = ("running_mean", "running_var")
+    buffers = ((name, buffer) for name, buffer in network.named_buffers() if name.endswith(norms))
+    for _, tensor in (*network.named_parameters(), *buffers):
+        if tensor.numel() and bool((tensor == tensor.flatten()[0]).all()):
             tensor.data.uniform_(0.5, 1.5)
     return network
 

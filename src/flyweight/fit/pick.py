@@ -1,4 +1,4 @@
-"""Export the finalists, measure them side by side, and pick the best within the budget; ties go to the faster."""
+"""Export the finalists, measure them side by side, and pick the best within the budget."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from flyweight.measure.accuracy import METRICS, Accuracy, score
 from flyweight.measure.budget import Budget, Check
 from flyweight.measure.latency import LatencyResult
 from flyweight.measure.speed import time_models
-from flyweight.measure.statistics import mcnemar_exact
+from flyweight.measure.statistics import mcnemar_exact, paired_bootstrap
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.memory import peak_memory
 
 ALPHA = 0.05
+MARGIN = 0.01  # of accuracy: what a faster finalist may at most cost, with 95 % confidence, to ship in the best one's place
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ def weigh_finalists(
 
 
 def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:
-    """Return the best finalist within the budget; of those it does not beat beyond chance, the one with the lowest p90.
+    """Return the best finalist within the budget, or a faster one that is shown not to be worse by a point or more.
+
+    That is a non-inferiority test on the paired validation answers: "no difference found" is not enough, since with few
+    images none ever is.
 
     Raises:
         BudgetError: As trained and exported, none is within the budget (their untrained twins were).
@@ -126,13 +130,17 @@ def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:
     order = sorted(allowed, key=lambda finalist: -metric(finalist.validation))
     best = order[0]
     p_values = {other.name: _p_value(best, other) for other in order[1:]}
-    equals = [best, *(other for other in order[1:] if budget.maximize == "accuracy" and p_values[other.name] > ALPHA)]
+    equals = [best, *(other for other in order[1:] if budget.maximize == "accuracy" and _as_good(other, best))]
     winner = min(equals, key=_slowness)
     return Pick(winner, tuple(order), tuple(_why(winner, best, order, p_values, budget)), p_values)
 
 
 def _slowness(finalist: Finalist) -> float:
     return finalist.values["latency_p90"] or finalist.values["latency_p50"] or 0.0
+
+
+def _as_good(other: Finalist, best: Finalist) -> bool:
+    return paired_bootstrap(other.right, best.right).low > -MARGIN
 
 
 def _p_value(one: Finalist, other: Finalist) -> float:
@@ -149,8 +157,8 @@ def _why(
     ]
     if winner is not best:
         said.append(
-            f"{best.name} scored {100 * metric(best.validation):.2f} %, but the difference is inside the noise "
-            f"(exact McNemar p = {p_values[winner.name]:.2f}), so the faster one ships."
+            f"{best.name} scored {100 * metric(best.validation):.2f} %, but at most a point is lost by shipping the faster "
+            f"one (paired 95 % interval; exact McNemar p = {p_values[winner.name]:.2f})."
         )
     for other in order:
         if other not in (winner, best):

@@ -34,8 +34,11 @@ class Shrink:
 
 
 def default_min_map(image_size: int) -> int:
-    """Return the side in px that the last feature map must keep: 4 for inputs up to 64 px, otherwise any."""
-    return MIN_MAP if image_size <= SMALL_INPUT else 1
+    """Return the side in px that the last feature map must keep: an eighth of inputs up to 64 px, at most 4; then any.
+
+    An eighth, so that a network costs less at a smaller size, not more.
+    """
+    return min(MIN_MAP, max(1, image_size // 8)) if image_size <= SMALL_INPUT else 1
 
 
 def adapt_stem(net: nn.Module, name: str, in_chans: int, image_size: int, min_map: int) -> nn.Module:

@@ -39,11 +39,11 @@ _Shapes = dict[str, tuple[int, ...]]
 _ALIAS_OPS = "Reshape Flatten Squeeze Unsqueeze Identity"
 _UNARY_OPS = """
     Relu LeakyRelu PRelu Clip HardSwish HardSigmoid Sigmoid Tanh Erf Gelu Elu Selu Softplus Mish Swish
-    Abs Neg Exp Log Sqrt Reciprocal Round Floor Ceil
+    Abs Neg Exp Log Sin Cos Sqrt Reciprocal Round Floor Ceil
 """
 # Operators that do no multiply-accumulate; one that is neither here nor in _MACS is reported as unsupported.
 _FREE_OPS = """
-    Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
+    Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range CumSum
     Gather GatherElements GatherND Slice Split Concat Transpose Expand Tile Pad DepthToSpace SpaceToDepth Resize
     Softmax LogSoftmax ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax TopK
     AveragePool MaxPool GlobalAveragePool GlobalMaxPool Dropout

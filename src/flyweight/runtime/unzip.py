@@ -23,19 +23,23 @@ def unzip(archive: Path) -> Path:
     """
     folder = Path(tempfile.mkdtemp(prefix="flyweight-bundle-"))
     try:
+        _extract(archive, folder)
+    except BaseException:  # Ctrl-C too leaves nothing behind
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
         with zipfile.ZipFile(archive) as opened:
             for member in _checked(opened, archive):
                 # Names are checked above; reading stops at the declared size, and the CRC is compared.
                 opened.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise BundleError(
             f"the bundle {str(archive)!r} cannot be unpacked: {error}", do=f"copy {archive.name!r} again"
         ) from error
-    except BundleError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
 
 
 def bundle_root(folder: Path) -> Path:

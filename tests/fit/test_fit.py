@@ -1,0 +1,128 @@
+"""`fit` on real files: from a folder of mixed photos to a bundle that predicts, and on from that bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flyweight.api import Bundle, predict, verify
+from flyweight.cli import run
+
+FAST = ["--minutes", "0.3", "--models", "tiny_cnn_4", "--models", "tiny_cnn_8", "--sizes", "32", "--sizes", "24"]
+
+
+def fit(data: str | Path, out: Path, *more: str, budget: str = "latency_p90<50ms,size<300KB") -> int:
+    return run(["fit", str(data), "--budget", budget, "--out", str(out), "--json", *FAST, *more])
+
+
+@pytest.fixture(scope="module")
+def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fit") / "out"
+    assert fit(photos, out) == 0
+    return out
+
+
+def test_a_folder_of_mixed_photos_becomes_a_bundle_that_recognises_them(fitted: Path, photos: Path) -> None:
+    bundle = Bundle.open(fitted / "bundle")
+    found = verify(bundle.path, photos)
+    assert found.ok
+    assert found.matches_card is True
+    assert found.accuracy is not None
+    assert found.accuracy > 0.7
+    right = [
+        next(predict(bundle, [path])).top[0].label == path.parent.name
+        for path in sorted(photos.glob("*/1*.*"))[::20]
+    ]
+    assert np.mean(right) > 0.6
+
+
+def test_the_report_answers_every_limit_and_keeps_every_candidate(fitted: Path) -> None:
+    report = json.loads((fitted / "report.json").read_text())
+    questions = [verdict["question"] for verdict in report["verdicts"]]
+    assert any("latency_p90" in question for question in questions)
+    assert any("size" in question for question in questions)
+    assert len(report["candidates"]) == 4
+    assert sum(candidate["status"] == "pick" for candidate in report["candidates"]) == 1
+    assert (fitted / "report.html").stat().st_size > 1_000_000
+
+
+def test_the_test_part_was_opened_once(fitted: Path) -> None:
+    assert len((fitted / "test-openings.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_bundle_says_the_accuracy_that_was_measured_on_the_sealed_part(fitted: Path) -> None:
+    report = json.loads((fitted / "report.json").read_text())
+    manifest = json.loads((fitted / "bundle" / "bundle.json").read_text())
+    assert manifest["variants"]["fp32"]["accuracy"]["top1"] == pytest.approx(report["result"]["value"])
+
+
+def test_candidates_over_budget_are_not_trained(photos: Path, tmp_path: Path) -> None:
+    assert fit(photos, tmp_path / "out", budget="params<10k") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    rejected = [row for row in report["candidates"] if row["status"] == "rejected before training"]
+    assert {row["name"].split("@")[0] for row in rejected} == {"tiny_cnn_8"}
+    assert all("params" in row["reason"] for row in rejected)
+    assert not list((tmp_path / "out" / "work").glob("rung*/tiny_cnn_8*"))
+
+
+def test_a_csv_with_groups_is_fitted_and_keeps_groups_on_one_side(manifest: Path, tmp_path: Path) -> None:
+    assert fit(manifest, tmp_path / "out", "--sizes", "24") == 0
+    assert json.loads((tmp_path / "out" / "bundle" / "bundle.json").read_text())["split"]["grouped"] is True
+
+
+def test_a_budget_that_nothing_meets_names_the_limit_that_binds(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(photos, tmp_path / "out", budget="size<2KB,latency_p90<50ms") == 1
+    said = capsys.readouterr().err
+    assert "size rejects 4 of 4" in said
+    assert "allow size<" in said
+
+
+def test_going_on_with_a_new_class_keeps_the_old_test_images_and_says_what_changed(
+    fitted: Path, photos: Path, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    shutil.copytree(photos, grown)
+    (grown / "plain").mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(120):
+        colour = tuple(int(v) for v in rng.integers(0, 255, 3))
+        Image.new("RGB", (60, 50), colour).save(grown / "plain" / f"{number}.png")
+    command = ["fit", str(grown), "--budget", "size<300KB", "--out", str(tmp_path / "out"), "--json", "--minutes", "0.25"]
+    assert run([*command, "--from", str(fitted / "bundle")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    compared = [verdict for verdict in report["verdicts"] if "continued from" in verdict["question"]]
+    assert len(compared) == 4
+    assert any("new class" in verdict["answer"] for verdict in compared)
+    assert Bundle.open(tmp_path / "out" / "bundle").split == Bundle.open(fitted / "bundle").split
+
+
+def test_a_fit_that_was_stopped_continues_and_trains_nothing_twice(photos: Path, tmp_path: Path) -> None:
+    from flyweight.fit import Fitted, FitRequest
+    from flyweight.fit import fit as run_fit
+    from flyweight.fit.contest import Progressed
+    from flyweight.measure.budget import Budget
+    from flyweight.train.run import Finished
+
+    request = FitRequest(
+        str(photos), Budget.parse("size<300KB"), tmp_path, minutes=0.25, models=("tiny_cnn_4", "tiny_cnn_8"), sizes=(24, 32)
+    )
+    first = run_fit(request)
+    for event in first:
+        if isinstance(event, Progressed) and isinstance(event.event, Finished):
+            done = event.round.candidate.name
+            break
+    first.close()
+    steps = []
+    for event in run_fit(request):
+        if isinstance(event, Progressed) and event.round.candidate.name == done and event.round.number == 0:
+            steps.append(type(event.event).__name__)
+        last = event
+    assert isinstance(last, Fitted)
+    assert steps == ["Finished"]

@@ -1,0 +1,64 @@
+"""Every backend, the same questions; a new one is asked them as soon as it is listed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.runtime.tiny_bundle import SIZE, model
+
+from flyweight.errors import BundleError
+from flyweight.runtime.backends import BACKENDS, load_backend
+
+# Backend to a writer of a file it can load; busy-wait has a format of its own.
+FILES = {"busy-wait": lambda: json.dumps({"milliseconds": 0.01, "classes": 3, "shape": [3, SIZE, SIZE]}).encode()}
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def file(name: str, tmp_path: Path) -> Path:
+    path = tmp_path / "model.bin"
+    path.write_bytes(FILES.get(name, lambda: model().SerializeToString())())
+    return path
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_give_one_row_of_logits_each(name: str, file: Path, n: int, threads: int) -> None:
+    logits = load_backend(name, file, threads).run(np.zeros((n, 3, SIZE, SIZE), np.uint8))
+    assert logits.shape == (n, 3)
+    assert logits.dtype == np.float32
+
+
+def test_it_says_its_name_and_the_shape_of_an_image(name: str, file: Path) -> None:
+    backend = load_backend(name, file)
+    assert (backend.name, backend.shape) == (name, (3, SIZE, SIZE))
+
+
+def test_a_file_of_another_kind_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / "other.bin").write_bytes(b"something else")
+    with pytest.raises(BundleError, match=r"other\.bin"):
+        load_backend(name, tmp_path / "other.bin")
+
+
+def test_onnxruntime_computes_what_numpy_does(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(model(gain=6.0).SerializeToString())
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, SIZE, SIZE), np.uint8)
+    thirds = images.reshape(4, 3, SIZE, 3, SIZE // 3) / 255
+    expected = 6.0 * thirds.mean(axis=(1, 2, 4))
+    found = load_backend("onnxruntime", tmp_path / "m.onnx").run(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_onnxruntime_refuses_a_graph_that_wants_normalised_floats(tmp_path: Path) -> None:
+    made = model()
+    made.graph.input[0].type.tensor_type.elem_type = 1
+    (tmp_path / "float.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(BundleError, match=r"tensor\(float\)"):
+        load_backend("onnxruntime", tmp_path / "float.onnx")
