@@ -34,7 +34,7 @@ HANDFUL = {
     "convnext_atto",  # layer norm, patch stem
     "fastvit_t8",  # branches to merge
 }
-FEW = {"tiny_cnn_8", "tiny_ds_8", "mobilenetv3_small_050", "shufflenet_v2_x0_5", "squeezenet1_1"}
+FEW = {"tiny_cnn_8", "mobilenetv3_small_050", "shufflenet_v2_x0_5"}
 SHAPES = ((32, 1), (64, 3), (32, 4))
 
 

@@ -43,8 +43,8 @@ _UNARY_OPS = """
 """
 # Operators that do no multiply-accumulate; one that is neither here nor in _MACS is reported as unsupported.
 _FREE_OPS = """
-    Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range CumSum
-    Gather GatherElements GatherND Slice Split Concat Transpose Expand Tile Pad DepthToSpace SpaceToDepth Resize
+    Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
+    CumSum Gather GatherElements GatherND Slice Split Concat Transpose Expand Tile Pad DepthToSpace SpaceToDepth Resize
     Softmax LogSoftmax ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax TopK
     AveragePool MaxPool GlobalAveragePool GlobalMaxPool Dropout
     BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization

@@ -183,7 +183,6 @@ _TIMM_ROWS: tuple[tuple[str, str, str], ...] = (
     ("ConvNeXt", "arXiv:2201.03545", "convnext_atto convnext_femto"),
     ("MobileViT", "arXiv:2110.02178", "mobilevit_xxs"),
     ("MobileViTv2", "arXiv:2206.02680", "mobilevitv2_050"),
-    ("EdgeNeXt", "arXiv:2206.10589", "edgenext_xx_small"),
     ("EfficientViT", "arXiv:2205.14756", "efficientvit_b0"),
     ("FastViT", "arXiv:2303.14189", "fastvit_t8"),
     ("StarNet", "arXiv:2403.19967", "starnet_s050 starnet_s1"),

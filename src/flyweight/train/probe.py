@@ -20,7 +20,7 @@ from flyweight.train.recipe import Recipe, Resolved
 IMBALANCE = 5.0  # largest over smallest class from which `balance: auto` weights the loss
 WORTH_IT = 1.05  # a faster way must be this much faster than the plainer one
 BF16_WORTH_IT = 1.15
-COMPILE_FROM_SECONDS = 1200.0  # on the CPU, compiling is tried only for runs longer than this
+COMPILE_FROM_SECONDS = 3600.0  # on the CPU, compiling is tried only for runs longer than this
 
 Sample = tuple[Tensor, Tensor]
 Build = Callable[[], nn.Module]
