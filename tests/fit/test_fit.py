@@ -35,8 +35,7 @@ def test_a_folder_of_mixed_photos_becomes_a_bundle_that_recognises_them(fitted: 
     assert found.accuracy is not None
     assert found.accuracy > 0.7
     right = [
-        next(predict(bundle, [path])).top[0].label == path.parent.name
-        for path in sorted(photos.glob("*/1*.*"))[::20]
+        next(predict(bundle, [path])).top[0].label == path.parent.name for path in sorted(photos.glob("*/1*.*"))[::20]
     ]
     assert np.mean(right) > 0.6
 
@@ -94,7 +93,8 @@ def test_going_on_with_a_new_class_keeps_the_old_test_images_and_says_what_chang
     for number in range(120):
         colour = tuple(int(v) for v in rng.integers(0, 255, 3))
         Image.new("RGB", (60, 50), colour).save(grown / "plain" / f"{number}.png")
-    command = ["fit", str(grown), "--budget", "size<300KB", "--out", str(tmp_path / "out"), "--json", "--minutes", "0.25"]
+    out = tmp_path / "out"
+    command = ["fit", str(grown), "--budget", "size<300KB", "--out", str(out), "--json", "--minutes", "0.25"]
     assert run([*command, "--from", str(fitted / "bundle")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     compared = [verdict for verdict in report["verdicts"] if "continued from" in verdict["question"]]
@@ -110,9 +110,9 @@ def test_a_fit_that_was_stopped_continues_and_trains_nothing_twice(photos: Path,
     from flyweight.measure.budget import Budget
     from flyweight.train.run import Finished
 
-    request = FitRequest(
-        str(photos), Budget.parse("size<300KB"), tmp_path, minutes=0.25, models=("tiny_cnn_4", "tiny_cnn_8"), sizes=(24, 32)
-    )
+    models = ("tiny_cnn_4", "tiny_cnn_8")
+    budget = Budget.parse("size<300KB")
+    request = FitRequest(str(photos), budget, tmp_path, minutes=0.25, models=models, sizes=(24, 32))
     first = run_fit(request)
     for event in first:
         if isinstance(event, Progressed) and isinstance(event.event, Finished):

@@ -38,7 +38,9 @@ def test_a_run_killed_twenty_times_ends_with_the_same_weights_and_no_damaged_fil
     draw = random.Random(0)
     kills = 0
     while kills < KILLS:
-        process = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
         try:
             # From the moment of start-up to well inside training; late enough to make progress now and then.
             process.wait(draw.uniform(0.05, 1.0) * min(seconds, 12.0))

@@ -71,7 +71,8 @@ def test_memory_too_small_for_one_image_is_a_clear_error() -> None:
 
 def test_clipping_bounds_the_step() -> None:
     before = {name: value.clone() for name, value in small_net().state_dict().items()}
-    recipe = Recipe(resolved=settled(), clip_grad_norm=1e-3, optim={"name": "sgd", "momentum": 0.9, "weight_decay": 0.0})
+    optim = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0}
+    recipe = Recipe.model_validate({"resolved": settled(), "clip_grad_norm": 1e-3, "optim": optim})
     after, _ = stepped(recipe)
     moved = math.sqrt(sum(float((after[name] - before[name]).square().sum()) for name in before))
     assert moved <= 0.1 * 1e-3 * 1.9 * 1.001  # Nesterov: the first step is (1 + momentum) times the gradient

@@ -36,7 +36,12 @@ def test_another_seed_gives_other_weights(few: Dataset, quick: Recipe, tmp_path:
 @pytest.mark.parametrize("recipe_change", [{}, {"optim": {"name": "adamw", "lr": 0.003}}, {"select": "best"}])
 @pytest.mark.parametrize("stop_after", [1, 5, 9, 13])
 def test_a_run_stopped_at_any_step_and_resumed_ends_with_the_same_bits(
-    few: Dataset, quick: Recipe, tmp_path: Path, stop_after: int, recipe_change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    few: Dataset,
+    quick: Recipe,
+    tmp_path: Path,
+    stop_after: int,
+    recipe_change: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = Recipe.model_validate({**quick.model_dump(), **recipe_change})
     whole = train_and_wait(few, recipe, tmp_path / "whole")
@@ -109,7 +114,9 @@ def test_a_trained_folder_reloads_with_equal_logits(few: Dataset, quick: Recipe,
         assert torch.equal(trained.network()(images), Trained.load(tmp_path).network()(images))
 
 
-def test_the_history_has_a_row_per_epoch_and_tensorboard_is_written(few: Dataset, quick: Recipe, tmp_path: Path) -> None:
+def test_the_history_has_a_row_per_epoch_and_tensorboard_is_written(
+    few: Dataset, quick: Recipe, tmp_path: Path
+) -> None:
     train_and_wait(few, quick, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]

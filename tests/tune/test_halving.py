@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from flyweight.tune.halving import affordable, plan_rungs, promote
@@ -13,7 +15,7 @@ def test_the_rounds_never_cost_more_than_their_share_whoever_wins(costs: list[fl
     dearest = sorted(costs, reverse=True)
     assert sum(rung.images * sum(dearest[: rung.entrants]) for rung in rungs) <= 300.0
     assert [rung.keep for rung in rungs][-1] == 2
-    assert all(later.images > earlier.images for earlier, later in zip(rungs, rungs[1:], strict=False))
+    assert all(later.images > earlier.images for earlier, later in itertools.pairwise(rungs))
 
 
 def test_two_candidates_go_straight_to_the_final() -> None:

@@ -45,6 +45,9 @@ def _speed_lines(found: Measurement) -> list[str]:
         result = found.latency[clock]
         shown = ", ".join(f"{name} {_quantile(result[name])}" for name in ("p50", "p90", "p99"))
         rows.append(f"           {text:<16} {shown} (n {result['n']}{'' if result['steady'] else ', not steady'})")
+    if found.latency["model"]["disturbed"]:
+        share = 1 - found.latency["model"]["cpu_share"]
+        rows.append(f"           DISTURBED: other programs had the processor {share:.0%} of the time; measure again")
     if found.noise_floor is not None:
         rows.append(f"           this machine tells apart differences above {found.noise_floor:.1%}")
     rates = ", ".join(f"{row.images_per_second:,.0f}/s at {row.batch}" for row in found.throughput)

@@ -102,11 +102,10 @@ def _row(entry: Entry, cost: Cost) -> dict[str, Any]:
 def _table(rows: Sequence[dict[str, Any]], image_size: int, channels: int, classes: int) -> Table:
     table = Table(title=f"{channels} × {image_size} × {image_size} px, {classes} classes; counted, not measured")
     table.add_column("name", no_wrap=True)
-    for heading in ("parameters", "MACs", "peak activations, bytes"):
-        table.add_column(heading, justify="right")
-    for heading in ("library", "paper"):
-        table.add_column(heading)
+    for heading in ("parameters", "MACs", "peak activation bytes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("library")
     for row in rows:
         numbers = [f"{row[key]:,}" for key in ("params", "macs", "peak_activation_bytes")]
-        table.add_row(row["name"], *numbers, row["library"], row["paper"])
+        table.add_row(row["name"], *numbers, row["library"])
     return table

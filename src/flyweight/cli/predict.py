@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +26,10 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and image.")] = False,
 ) -> None:
     """Classify images. One that cannot be read is named, the rest are classified, and the exit code is 1."""
+    sources = _sources(images)
     predictor = Predictor(bundle, variant=variant, threads=threads, reject_threshold=reject_below)
     unreadable = total = 0
-    for found in predictor.predict(_sources(images), top_k):
+    for found in predictor.predict(sources, top_k):
         total += 1
         unreadable += found.error is not None
         _show(found, as_json)
@@ -38,14 +38,14 @@ def predict(
         raise typer.Exit(1)
 
 
-def _sources(images: list[str]) -> Iterator[Source]:
+def _sources(images: list[str]) -> list[Source]:
+    """Return everything that is named, before the first answer: an empty folder must not end a run half-way."""
     if images.count("-") > 1:
         raise DataError("standard input is named twice", do="give - once")
+    sources: list[Source] = []
     for name in images:
-        if name == "-":
-            yield sys.stdin.buffer.read()
-        else:
-            yield from find_images([Path(name)])
+        sources += [sys.stdin.buffer.read()] if name == "-" else find_images([Path(name)])
+    return sources
 
 
 def _show(found: Prediction, as_json: bool) -> None:

@@ -64,7 +64,7 @@ class Bars:
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         if not self.quiet:
-            self.progress.console.print(line, highlight=False, markup=False)
+            self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class TrainingProgress(Bars):

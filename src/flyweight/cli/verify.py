@@ -55,6 +55,7 @@ def accuracy_lines(found: Verified) -> list[str]:
     return [
         f"accuracy   {found.accuracy:.2%} (95 %: {found.accuracy_low:.2%} to {found.accuracy_high:.2%}) of {found.n:,} "
         f"images, {found.part}; {card[found.matches_card]}",
+        "           the bytes are frozen: this checked the test part again, and nothing was chosen by it",
         f"           balanced {found.balanced_accuracy:.2%}, macro F1 {found.macro_f1:.3f}, worst class "
         f"{found.min_recall:.2%}, calibration error {found.ece:.3f}",
     ]

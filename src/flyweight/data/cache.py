@@ -257,7 +257,8 @@ def shrink(image: Pixels, short_side: int) -> Pixels:
 
 def _missing(filled: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[np.int64]:
     wanted = np.unique(indices)
-    return wanted[filled[wanted] == 0]
+    missing: NDArray[np.int64] = wanted[filled[wanted] == 0]
+    return missing
 
 
 def _records(folder: Path) -> NDArray[np.int64]:

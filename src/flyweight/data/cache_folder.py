@@ -27,7 +27,7 @@ class Lease:
         try:
             fcntl.flock(self._descriptor, operation)
         except BaseException:
-            os.close(self._descriptor)
+            self.close()
             raise
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.memory import peak_memory
 
 ALPHA = 0.05
-MARGIN = 0.01  # of accuracy: what a faster finalist may at most cost, with 95 % confidence, to ship in the best one's place
+MARGIN = 0.01  # of accuracy: what a faster finalist may cost at most, with 95 % confidence, to ship instead of the best
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def _why(
     ]
     if winner is not best:
         said.append(
-            f"{best.name} scored {100 * metric(best.validation):.2f} %, but at most a point is lost by shipping the faster "
-            f"one (paired 95 % interval; exact McNemar p = {p_values[winner.name]:.2f})."
+            f"{best.name} scored {100 * metric(best.validation):.2f} %, but at most a point is lost by shipping the "
+            f"faster one (paired 95 % interval; exact McNemar p = {p_values[winner.name]:.2f})."
         )
     for other in order:
         if other not in (winner, best):

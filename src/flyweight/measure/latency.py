@@ -16,6 +16,7 @@ from flyweight.measure.statistics import midranks, permutation_test, quantile_in
 from flyweight.runtime.timing import MODEL, Effort, Spec, time_in_fresh_process
 
 ALPHA = 0.05
+DISTURBED = 0.9
 FULL_N = smallest_n(0.99)  # fewer samples than this in a full run mean that the net is slow: p50 only
 
 
@@ -51,6 +52,9 @@ class LatencyResult:
         steady: Whether every process was steady when its warm-up ended.
         noise_floor: Relative difference of medians that this machine shows between a file and itself; None where
             that was not measured.
+        cpu_share: Processor time over wall time of the process that was kept off the processor most. With one thread
+            well below 1 means that other programs had the core: the clock is then right and the latency not the
+            model's. The noise floor cannot see this, since it disturbs every process alike.
         slow: Too slow for 299 samples in the time: only p50 is given.
     """
 
@@ -63,6 +67,12 @@ class LatencyResult:
     warmup_runs: int
     noise_floor: float | None = None
     slow: bool = False
+    cpu_share: float | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """True when other programs took a tenth or more of the time."""
+        return self.cpu_share is not None and self.cpu_share < DISTURBED
 
     @property
     def n(self) -> int:
@@ -108,6 +118,8 @@ class LatencyResult:
             "warmup_runs": self.warmup_runs,
             "steady": self.steady,
             "noise_floor": self.noise_floor,
+            "cpu_share": self.cpu_share,
+            "disturbed": self.disturbed,
         }
 
 
@@ -199,6 +211,7 @@ def _result(name: str, clock: str, spec: Spec, runs: list[dict[str, Any]], plan:
         steady=all(one["steady"] for one in timed),
         warmup_runs=sum(one["warmup_runs"] for one in timed),
         slow=total < min(FULL_N, wanted),
+        cpu_share=min(one["cpu_share"] for one in timed),
     )
 
 

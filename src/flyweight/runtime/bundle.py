@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from flyweight.errors import BundleError
+from flyweight.errors import BundleError, DataError
 from flyweight.runtime.hashes import check_sums, write_sums
 from flyweight.runtime.manifest import FORMAT_VERSION, Manifest, VariantManifest
 from flyweight.runtime.preprocess import Preprocess
@@ -77,8 +77,12 @@ class Bundle:
         if not path.is_file():
             raise BundleError(f"there is no bundle at {str(path)!r}", do="give the folder or .zip that export wrote")
         folder = unzip(path)
+        root = bundle_root(folder)
         try:
-            bundle = _read(bundle_root(folder))
+            bundle = _read(root)
+        except BundleError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _of_archive(error, root, path) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -104,8 +108,8 @@ class Bundle:
         """
         images, logits = _array(self.path / GOLDEN_IMAGES), _array(variant.golden)
         size = self.preprocess.image_size
-        shape = (len(images), self.preprocess.channels, size, size)
-        if images.shape != shape or images.dtype != np.uint8 or logits.shape != (len(images), len(self.classes)):
+        shape = (*images.shape[:1], self.preprocess.channels, size, size)
+        if images.shape != shape or images.dtype != np.uint8 or logits.shape != (shape[0], len(self.classes)):
             raise BundleError(
                 f"the golden vectors of {self.name!r} are images {images.dtype}{images.shape} and logits "
                 f"{logits.shape}; bundle.json describes uint8{shape} and {len(self.classes)} classes",
@@ -126,7 +130,7 @@ def _read(folder: Path) -> Bundle:
         path=folder,
         name=manifest.name,
         classes=manifest.classes,
-        preprocess=Preprocess.from_json(manifest.preprocess),
+        preprocess=_preprocess(manifest, folder),
         variants={name: _variant(folder, name, entry) for name, entry in manifest.variants.items()},
         default=manifest.default,
         temperature=manifest.temperature,
@@ -134,6 +138,12 @@ def _read(folder: Path) -> Bundle:
         split=manifest.split,
         provenance=manifest.provenance,
     )
+
+
+def _of_archive(error: BundleError, root: Path, archive: Path) -> BundleError:
+    """Return the error in the words of the user, who knows the archive and not the folder it was unpacked into."""
+    what = error.what.replace(repr(str(root)), repr(str(archive)))
+    return BundleError(what, do=error.do.replace(repr(root.name), repr(archive.name)), more=error.more)
 
 
 def _manifest(folder: Path) -> Manifest:
@@ -151,6 +161,13 @@ def _manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         raise BundleError(f"{MANIFEST} in {str(folder)!r} is not valid: {_first(error)}", do="export again") from error
+
+
+def _preprocess(manifest: Manifest, folder: Path) -> Preprocess:
+    try:
+        return Preprocess.from_json(manifest.preprocess)
+    except DataError as error:
+        raise BundleError(f"{MANIFEST} in {str(folder)!r} is not valid: {error.what}", do="export again") from error
 
 
 def _first(error: ValidationError) -> str:

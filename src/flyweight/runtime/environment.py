@@ -24,6 +24,7 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "memory_bytes": memory_bytes(),
+        "load_average": load_average(),
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions(),
@@ -67,6 +68,11 @@ def usable_cores() -> int:
     except (OSError, ValueError):  # no cgroup v2
         return cores
     return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted a core in the last minute, or None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def memory_bytes() -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 FORMAT_VERSION = 1
 
@@ -50,6 +50,14 @@ class Manifest(BaseModel):
     variants: dict[str, VariantManifest] = Field(min_length=1)
     split: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"the class {twice[0]!r} stands twice")
+        return classes
 
     @model_validator(mode="after")
     def _default_is_a_variant(self) -> Manifest:

@@ -106,7 +106,7 @@ class Predictor:
 
     def _try_load(self, source: Source) -> np.ndarray | DataError:
         try:
-            return self.load(source)
+            return self.load(source, source_name(source))
         except DataError as error:
             return error
 

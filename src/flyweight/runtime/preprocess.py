@@ -8,6 +8,7 @@ What is decided:
     alpha      laid on white, unless four channels are asked for; palette and key-colour transparency likewise.
     16 bit     the upper 8 bits (`value >> 8`), which is what Pillow does to 16-bit colour.
     animation  the first frame.
+    formats    those of `FORMATS`, whatever the file is called: Pillow would run Ghostscript on an EPS.
     size       more than `MAX_PIXELS` in the header is refused before anything is decoded.
 """
 
@@ -28,6 +29,8 @@ from flyweight.errors import BundleError, DataError
 # The size at which Pillow begins to warn of a decompression bomb: a quarter of a GiB as RGB.
 MAX_PIXELS = 89_478_485
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"})
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 Resize = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "box"]
@@ -74,9 +77,10 @@ class Preprocess:
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        filled = (0.5,) * self.channels if type(self.channels) is int else ()
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))
-            object.__setattr__(self, name, values or (0.5,) * self.channels)
+            object.__setattr__(self, name, values or filled)
         _check(self)
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +101,7 @@ class Preprocess:
                 f"not a preprocessing description: it has the keys {sorted(data)}, the known ones are {sorted(known)}",
                 do="use the file that this version of flyweight wrote, or upgrade flyweight",
             )
-        return cls(**{**data, "mean": tuple(data.get("mean", ())), "std": tuple(data.get("std", ()))})
+        return cls(**{**data, "mean": _values(data, "mean"), "std": _values(data, "std")})
 
 
 def load(source: Source, preprocess: Preprocess, *, name: str | None = None) -> np.ndarray:
@@ -147,9 +151,10 @@ def fit_image(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 def _read(path: Path, name: str) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
-            f"cannot read the image {name!r}: {(error.strerror or str(error)).lower()}",
+            f"cannot read the image {name!r}: {reason.lower()}",
             do=f"check that {name!r} exists, is a file and may be read",
         ) from error
 
@@ -161,7 +166,7 @@ def _opened(content: bytes, name: str) -> Image.Image:
     if math.prod(promised := _png_size(content)) > MAX_PIXELS:
         raise _too_large(promised, name)
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(_header_size(content), name) from error
     except Exception as error:  # foreign bytes: decoders raise whatever comes to them
@@ -184,7 +189,7 @@ def _png_size(content: bytes) -> tuple[int, int]:
 
 def _header_size(content: bytes) -> tuple[int, int]:
     """Return (width, height) of a header that Pillow refused for its size; it does not say them itself."""
-    for factory, accept in Image.OPEN.values():
+    for factory, accept in (Image.OPEN[kind] for kind in FORMATS if kind in Image.OPEN):
         if accept is None or accept(content[:16]) is not True:
             continue
         size: tuple[int, int] = factory(io.BytesIO(content), "").size
@@ -203,7 +208,7 @@ def _too_large(size: tuple[int, int], name: str) -> DataError:
 
 def _unreadable(name: str, error: Exception, content: bytes) -> DataError:
     if isinstance(error, UnidentifiedImageError):
-        reason = f"not an image of a known format (begins with {content[:8]!r})"
+        reason = f"not an image of a known format, {', '.join(FORMATS)} (begins with {content[:8]!r})"
     else:
         reason = f"{error}" or type(error).__name__
     return DataError(f"the image {name!r} cannot be decoded: {reason}", do=f"remove {name!r} or copy it again")
@@ -256,6 +261,12 @@ def _eight_bit(pixels: np.ndarray, name: str) -> np.ndarray:
 def _from_array(array: np.ndarray, channels: int, name: str) -> np.ndarray:
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise DataError(f"{name!r} has the shape {array.shape}", do="give (height, width) or (height, width, channels)")
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        # An int64 0..255 would pass for 16 bits, and turn black.
+        raise DataError(
+            f"{name!r} has {array.dtype} values, whose range says nothing of how bright they are",
+            do="give uint8 (0 to 255) or uint16 (0 to 65535)",
+        )
     pixels = _eight_bit(array, name)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.shape[2] == channels:
@@ -298,8 +309,8 @@ def _resized(
 
 def _check(preprocess: Preprocess) -> None:
     rules: list[tuple[str, Callable[[Any], bool], str]] = [
-        ("image_size", lambda value: 1 <= value <= 4096, "a side from 1 to 4096 px"),
-        ("channels", lambda value: value >= 1, "1, 3 or 4"),
+        ("image_size", lambda value: type(value) is int and 1 <= value <= 4096, "a side from 1 to 4096 px"),
+        ("channels", lambda value: type(value) is int and value >= 1, "1, 3 or 4"),
         ("resize", lambda value: value in get_args(Resize), "one of stretch, crop, pad"),
         ("interpolation", lambda value: value in FILTERS, "one of bilinear, bicubic, box"),
         ("mean", lambda value: len(value) == preprocess.channels, f"{preprocess.channels} values, one per channel"),
@@ -309,3 +320,11 @@ def _check(preprocess: Preprocess) -> None:
         value = getattr(preprocess, name)
         if not holds(value):
             raise DataError(f"preprocess.{name} is {value!r}", do=f"give {wanted}")
+
+
+def _values(data: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    values = data.get(name, ())
+    numbers = isinstance(values, (list, tuple)) and all(type(value) in (int, float) for value in values)
+    if not numbers or not all(math.isfinite(value) for value in values):
+        raise BundleError(f"preprocess.{name} is {values!r}, not a list of numbers", do="export again")
+    return tuple(float(value) for value in values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -16,19 +17,30 @@ def run_module(module: str, arguments: list[str], stdin: str = "") -> str:
     """Return what `python -m module` printed.
 
     Raises:
-        BundleError: It could not load or run the model; with its own words.
+        BundleError: It could not load or run the model, with its own words; or it took too long or too much memory.
         FlyweightBug: It died.
     """
     # One source of threads: the runner's own --threads, not what the shell set for BLAS or OpenMP.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_"))}
     # With -P the folder the user stands in cannot shadow a module.
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "flyweight.runtime.process", module, *arguments],
-        input=stdin, capture_output=True, text=True, env=environment, timeout=TIMEOUT_SECONDS, check=False,
-    )  # fmt: skip
+    line = [sys.executable, "-P", "-m", "flyweight.runtime.process", module, *arguments]
+    try:
+        done = subprocess.run(
+            line, input=stdin, capture_output=True, text=True, env=environment, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(
+            f"the model did not finish within {TIMEOUT_SECONDS} s on this machine",
+            do="measure a smaller network, or on a faster machine",
+        ) from error
     if done.returncode == BundleError.exit_code and done.stdout.startswith("{"):
         problem = json.loads(done.stdout.splitlines()[0])
         raise BundleError(problem["what"], do=problem["do"])
+    if done.returncode == -signal.SIGKILL:
+        raise BundleError(
+            "the system ended the process that ran the model, most likely for want of memory",
+            do="free some memory, or measure a smaller network",
+        )
     if done.returncode != 0:
         raise FlyweightBug(f"{module} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
     return done.stdout

@@ -90,8 +90,7 @@ def time_here(spec: Spec) -> dict[str, Any]:
     images = _images(spec, backend.shape)
     singles = itertools.cycle([images[i : i + 1] for i in range(len(images))])
     clocks = {name: _timed(CLOCKS[name](spec, backend.run, singles), spec.effort) for name in spec.clocks}
-    throughput = [_throughput(backend.run, images, batch, spec.effort) for batch in spec.batches]
-    return {"clocks": clocks, "throughput": throughput}
+    return {"clocks": clocks, "throughput": _throughputs(backend.run, images, spec)}
 
 
 def sample(run: Callable[[], object], effort: Effort) -> list[int]:
@@ -137,7 +136,10 @@ def _over(n: int, seconds: float, effort: Effort) -> bool:
 
 def _timed(run: Callable[[], object], effort: Effort) -> dict[str, Any]:
     runs, steady = warm_up(run, effort.warmup_seconds)
-    return {"warmup_runs": runs, "steady": steady, "samples_ns": sample(run, effort)}
+    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+    samples = sample(run, effort)
+    share = (time.process_time_ns() - cpu) / (time.perf_counter_ns() - wall)
+    return {"warmup_runs": runs, "steady": steady, "samples_ns": samples, "cpu_share": share}
 
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -168,6 +170,16 @@ CLOCKS = {MODEL: _model_clock, PREPROCESS: _preprocess_clock, ENCODED: _encoded_
 
 def _batch_of(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def _throughputs(run: Run, images: np.ndarray, spec: Spec) -> list[dict[str, Any]]:
+    """Return a row per batch size, up to the first of which one run alone would take longer than there is time."""
+    rows: list[dict[str, Any]] = []
+    for batch in spec.batches:
+        if rows and batch / rows[-1]["images_per_second"] > spec.effort.hard_seconds:
+            break
+        rows.append(_throughput(run, images, batch, spec.effort))
+    return rows
 
 
 def _throughput(run: Run, images: np.ndarray, batch: int, effort: Effort) -> dict[str, Any]:

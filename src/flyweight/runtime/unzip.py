@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from flyweight.errors import BundleError
 
 MAX_FILES = 10_000
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError)
 MAX_BYTES = 2 * 1024**3
 
 
@@ -36,7 +38,7 @@ def _extract(archive: Path, folder: Path) -> None:
             for member in _checked(opened, archive):
                 # Names are checked above; reading stops at the declared size, and the CRC is compared.
                 opened.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except DAMAGE as error:
         raise BundleError(
             f"the bundle {str(archive)!r} cannot be unpacked: {error}", do=f"copy {archive.name!r} again"
         ) from error

@@ -53,6 +53,6 @@ def load_backend(name: str, file: Path, threads: int = 1) -> Backend:
         MissingExtraError: The backend's package is not installed.
     """
     if name not in BACKENDS:
-        close = get_close_matches(name, BACKENDS, 1) or sorted(BACKENDS)
+        close = get_close_matches(name, BACKENDS, 1) or ["onnxruntime"]
         raise BundleError(f"unknown backend {name!r}; known: {sorted(BACKENDS)}", do=f"use {close[0]!r}")
     return BACKENDS[name](file, threads)
