@@ -104,7 +104,7 @@ def test_going_on_with_a_new_class_keeps_the_old_test_images_and_says_what_chang
 
 
 def test_a_fit_that_was_stopped_continues_and_trains_nothing_twice(photos: Path, tmp_path: Path) -> None:
-    from flyweight.fit import Fitted, FitRequest
+    from flyweight.fit import FitRequest, Fitted
     from flyweight.fit import fit as run_fit
     from flyweight.fit.contest import Progressed
     from flyweight.measure.budget import Budget

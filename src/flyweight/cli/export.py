@@ -15,16 +15,20 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     data: Annotated[str, typer.Option(help="The data it was trained on, for golden images and the check of parity.")],
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Turn a finished run into a bundle that runs without torch; refuses when the file disagrees with the network."""
     need_train_extra()
+    from flyweight.data.audit import leave_out
     from flyweight.data.sources import load_data
     from flyweight.export import export as export_bundle
     from flyweight.train.trained import Trained
 
     trained = Trained.load(run)
-    dataset = load_data(data, group=trained.recipe.data.group)
+    dataset = leave_out(load_data(data, group=trained.recipe.data.group), quarantine)
     bundle = export_bundle(trained, dataset, out)
     variant = bundle.variant()
     if as_json:

@@ -56,7 +56,7 @@ def fit(
     )
     fitted: Fitted | None = None
     with TrainingProgress(quiet=as_json) as bars:
-        for event in run_fit(request):
+        for event in run_fit(request, progress=bars.stage):
             if isinstance(event, Fitted):
                 fitted = event
             else:

@@ -76,6 +76,12 @@ class TrainingProgress(Bars):
         if done >= total:
             self.drop("decode")
 
+    def stage(self, done: int, total: int) -> None:
+        """Show how far the present stage is."""
+        self.update("stage", done, total, "this stage")
+        if done >= total:
+            self.drop("stage")
+
     def show(self, event: Any, epochs: int) -> None:
         """Show one event."""
         kind = type(event).__name__

@@ -18,6 +18,9 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, e.g. optim.lr=0.1.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Where the bundle goes; default: OUT/bundle.")] = None,
     group: Annotated[str | None, typer.Option(help="Column or pattern of what must stay on one side.")] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -26,6 +29,7 @@ def train(
     Stop it with Ctrl-C or lose power: the same command continues, and ends with the same weights.
     """
     need_train_extra()
+    from flyweight.data.audit import leave_out
     from flyweight.data.sources import load_data
     from flyweight.export import export
     from flyweight.train.recipe import load_recipe
@@ -33,7 +37,7 @@ def train(
 
     chosen = load_recipe(recipe).with_settings(set_ or [])
     group = group or chosen.data.group
-    dataset = load_data(data, group=group)
+    dataset = leave_out(load_data(data, group=group), quarantine)
     trained = None
     with TrainingProgress(quiet=as_json) as bars:
         for event in run(dataset, chosen, out, device=device, progress=bars.decoded):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -122,6 +123,31 @@ def audit(dataset: Dataset, split: Split | None = None, *, progress: Progress | 
         duplicates=tuple(tuple(keys(int(index)) for index in group) for group in groups),
         near_duplicates=tuple((keys(a), keys(b)) for a, b in near),
     )
+
+
+def leave_out(dataset: Dataset, quarantine: Path | None) -> Dataset:
+    """Return the data set less the images named in a file that `flyweight data check --quarantine` wrote.
+
+    Raises:
+        DataError: The file cannot be read, or names images that are not there.
+    """
+    if quarantine is None:
+        return dataset
+    try:
+        names = [line for line in quarantine.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the quarantine list {str(quarantine)!r} cannot be read: {error}",
+            do="write it with: flyweight data check PATH --quarantine FILE",
+        ) from error
+    smaller = dataset.without(dict.fromkeys(names, f"named in {quarantine.name}"))
+    unknown = set(names) - {image.key for image in smaller.quarantined}
+    if unknown:
+        raise DataError(
+            f"{quarantine}: {len(unknown)} names are no images of {dataset.name}, such as {min(unknown)!r}",
+            do="write the list again for this data: flyweight data check PATH --quarantine FILE",
+        )
+    return smaller
 
 
 def _parts(dataset: Dataset, split: Split | None) -> NDArray[np.str_]:

@@ -30,7 +30,7 @@ from flyweight.report import build_report
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.environment import usable_cores
 from flyweight.runtime.predict import Predictor
-from flyweight.train.prepare import native_shape, split_for
+from flyweight.train.prepare import Progress, native_shape, split_for
 from flyweight.train.recipe import DataPart, Recipe
 from flyweight.train.trained import Trained
 
@@ -84,8 +84,11 @@ class Fitted:
     outcomes: tuple[Outcome, ...] = field(default=())
 
 
-def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
+def fit(request: FitRequest, *, progress: Progress | None = None) -> Iterator[Stage | Progressed | Fitted]:
     """Yield progress, and `Fitted` last. The same request continues where a stopped one was.
+
+    Args:
+        progress: Called with (done, total) of what is long inside one stage: images looked at, models timed.
 
     Raises:
         DataError: The images cannot be used.
@@ -97,9 +100,9 @@ def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
     _check_room(request.out)
     yield Stage("data", f"reading {request.data}")
     old, initial = load_start(request.start) if request.start else (None, None)
-    dataset, parts, findings = _data(request, old)
+    dataset, parts, findings = _data(request, old, progress)
     yield Stage("data", f"{len(parts.train):,} train, {len(parts.val):,} val, {len(parts.test):,} sealed test images")
-    entrants, weighed = yield from _weigh(request, dataset, initial)
+    entrants, weighed = yield from _weigh(request, dataset, initial, progress)
     outcomes: list[Outcome] = []
     contest = Contest(
         dataset,
@@ -132,10 +135,10 @@ def fit(request: FitRequest) -> Iterator[Stage | Progressed | Fitted]:
     yield Fitted(bundle, pick, test, files.html, tuple(outcomes))
 
 
-def _data(request: FitRequest, old: Bundle | None) -> tuple[Dataset, Split, Audit]:
+def _data(request: FitRequest, old: Bundle | None, progress: Progress | None) -> tuple[Dataset, Split, Audit]:
     dataset = load_data(request.data, group=request.group)
     part = (request.recipe or Recipe()).data if request.recipe else DataPart()
-    findings = audit(dataset)
+    findings = audit(dataset, progress=progress)
     if findings.unreadable:
         dataset = dataset.without(findings.unreadable)
     write_json(request.out / "audit.json", findings.to_json())
@@ -145,7 +148,7 @@ def _data(request: FitRequest, old: Bundle | None) -> tuple[Dataset, Split, Audi
 
 
 def _weigh(
-    request: FitRequest, dataset: Dataset, initial: Trained | None
+    request: FitRequest, dataset: Dataset, initial: Trained | None, progress: Progress | None
 ) -> Generator[Stage, None, tuple[list[Weighed], list[Weighed]]]:
     """Yield progress; return (candidates within budget, all candidates weighed)."""
     side, channels = native_shape(dataset)
@@ -162,6 +165,7 @@ def _weigh(
         channels=channels,
         num_classes=len(dataset.classes),
         threads=request.threads,
+        progress=progress,
     )
     entrants = [candidate for candidate in weighed if candidate.within]
     if not entrants:

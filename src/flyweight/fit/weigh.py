@@ -70,7 +70,7 @@ def weigh(
         files.append(path if path.exists() else export_untrained(architecture, path))
         if progress:
             progress(done + 1, len(candidates))
-    timings = time_models(files, threads=threads, quick=True)
+    timings = time_models(files, threads=threads, quick=True, progress=progress)
     memory = [_memory(path, threads) if budget.limits_metric("memory") else None for path in files]
     weighed = []
     for candidate, architecture, path, timing, peak in zip(
