@@ -181,12 +181,13 @@ def test_nearest_affine_equals_torchvision_but_for_ties(channels: int) -> None:
     assert (result != expected).float().mean() < 0.002
 
 
-def test_a_large_batch_in_chunks_equals_one_image_at_a_time() -> None:
-    pixels = pictures(3, 64, 64, count=40)
-    draws = {name: draw.repeat(4)[:40] for name, draw in random_affine().items()}
-    matrices = geometry.affine_matrices(**draws)
-    alone = torch.cat([geometry.affine_bilinear(pixels[i : i + 1], matrices[i : i + 1]) for i in range(40)])
-    assert torch.equal(geometry.affine_bilinear(pixels, matrices), alone)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_large_batch_in_chunks_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    images = layout.channels_first(pictures(channels, 28, 28, count=50))
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 1 << 30)
+    whole = augment(images, EVERYTHING, torch.Generator().manual_seed(7))
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 3 * 28 * 28 * channels * 4)
+    assert torch.equal(whole, augment(images, EVERYTHING, torch.Generator().manual_seed(7)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -242,19 +243,18 @@ def test_each_randaugment_operation_equals_torchvision(
     number: int, magnitude_bin: int, channels: int, wide: bool
 ) -> None:
     pixels, name = pictures(channels, 28, 28), operations.OPERATIONS[number]
-    ours = operations.trivial_bins() if wide else operations.randaugment_bins(28, 28)
-    sign = torch.where(torch.arange(COUNT) % 2 == 0, 1.0, -1.0) if operations._SIGNED[number] else torch.ones(COUNT)
-    if name == "Posterize":
-        sign = torch.ones(COUNT)
+    ours = operations.trivial_space(28, 28) if wide else operations.randaugment_space(28, 28)
     space = TrivialAugmentWide()._augmentation_space(31) if wide else RandAugment()._augmentation_space(31, (28, 28))
     bins, signed = space[name]
-    assert bool(signed) == bool(operations._SIGNED[number])
     size = float(bins[magnitude_bin]) if bins.ndim else 0.0
+    negative = torch.arange(COUNT) % 2
 
     def theirs(image: Tensor, i: int) -> Tensor:
-        return autoaugment._apply_op(image, name, size * float(sign[i]), InterpolationMode.NEAREST, None)
+        magnitude = -size if signed and negative[i] else size
+        return autoaugment._apply_op(image, name, magnitude, InterpolationMode.NEAREST, None)
 
-    result = operations.apply_operations(pixels, torch.full((COUNT,), number), ours[number, magnitude_bin] * sign)
+    rows = operations.row_of(torch.full((COUNT,), number), magnitude_bin, negative)
+    result = operations.apply_operations(pixels, rows, ours)
     expected = each(pixels, theirs)
     if number <= 5:
         assert (result != expected).float().mean() < 0.005
@@ -263,23 +263,27 @@ def test_each_randaugment_operation_equals_torchvision(
 
 
 def test_a_mixed_batch_gives_each_image_its_own_operation() -> None:
-    pixels = pictures(3, 28, 28)
-    operation = torch.tensor([13, 0, 5, 6, 12, 1, 10, 11, 9, 4, 7, 8])
-    magnitude = operations.trivial_bins()[operation, 17]
-    together = operations.apply_operations(pixels, operation, magnitude)
-    alone = [
-        operations.apply_operations(pixels[i : i + 1], operation[i : i + 1], magnitude[i : i + 1]) for i in range(12)
-    ]
-    assert torch.equal(together, torch.cat(alone))
+    pixels, space = pictures(3, 28, 28), operations.trivial_space(28, 28)
+    rows = operations.row_of(torch.tensor([13, 0, 5, 6, 12, 1, 10, 11, 9, 4, 7, 8]), 17, torch.arange(12) % 2)
+    alone = [operations.apply_operations(pixels[i : i + 1], rows[i : i + 1], space) for i in range(12)]
+    assert torch.equal(operations.apply_operations(pixels, rows, space), torch.cat(alone))
 
 
-def test_randaugment_draws_all_operations_evenly_and_both_signs() -> None:
-    generator = torch.Generator().manual_seed(0)
-    operation = torch.randint(14, (14000,), generator=generator)
-    signed = operations._signed(torch.ones(14000), operation, generator)
-    assert torch.bincount(operation, minlength=14).min() > 880
-    assert not (signed[~operations._SIGNED[operation]] < 0).any()
-    assert abs(float((signed[operations._SIGNED[operation]] < 0).float().mean()) - 0.5) < 0.02
+@pytest.mark.parametrize("trivial", [False, True])
+def test_operations_bins_and_signs_are_drawn_evenly(monkeypatch: pytest.MonkeyPatch, trivial: bool) -> None:
+    drawn: list[Tensor] = []
+    monkeypatch.setattr(operations, "apply_operations", lambda pixels, rows, space: drawn.append(rows) or pixels)
+    pixels, generator = torch.zeros(28000, 4, 4, 1, dtype=torch.uint8), torch.Generator().manual_seed(0)
+    if trivial:
+        operations.trivial_augment(pixels, generator)
+    else:
+        operations.randaugment(pixels, 2, 9, generator)
+    for rows in drawn:
+        assert torch.bincount(rows // 62, minlength=14).min() > 1800  # 2000 expected of each
+        bins = torch.bincount(rows % 62 // 2, minlength=31)
+        assert bins.min() > 750 if trivial else bins[9] == 28000
+        assert abs(float((rows % 2).float().mean()) - 0.5) < 0.02
+    assert len(drawn) == (1 if trivial else 2)
 
 
 def test_mixup_is_the_weighted_sum_of_an_image_and_its_neighbour() -> None:
@@ -391,8 +395,7 @@ def test_the_default_policy_changes_nothing() -> None:
 def test_the_torch_path_of_other_devices_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
     images = layout.channels_first(pictures(channels, 28, 28))
     fast = augment(images, EVERYTHING, torch.Generator().manual_seed(7))
-    for module in (layout, geometry):
-        monkeypatch.setattr(module, "on_cpu", lambda tensor: False)
+    monkeypatch.setattr(layout, "on_cpu", lambda tensor: False)
     assert torch.equal(fast, augment(images, EVERYTHING, torch.Generator().manual_seed(7)))
 
 

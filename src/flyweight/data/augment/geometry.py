@@ -5,15 +5,11 @@ All take (N, H, W, C) uint8 memory and give uint8 back. The parameters are tenso
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flyweight.data.augment.layout import channels_first, on_cpu, reorder, take_pixels, take_windows
-
-_CHUNK_BYTES = 1 << 20  # of float32 pixels: a bilinear pass stays inside a core's cache (2x faster at 64 px)
+from flyweight.data.augment.layout import channels_first, in_chunks, reorder, take_pixels, take_windows
 
 
 def hflip(pixels: Tensor, chosen: Tensor) -> Tensor:
@@ -109,11 +105,10 @@ def affine_bilinear(pixels: Tensor, matrices: Tensor) -> Tensor:
     """Resample by (N, 2, 3) maps, bilinear, zero outside, rounded to uint8."""
     size = (pixels.shape[1], pixels.shape[2])
 
-    def one(part: slice) -> Tensor:
-        x, y = source_coordinates(matrices[part].to(pixels.device), size, size)
-        return _sample(pixels[part], x, y)
+    def change(part: Tensor, maps: Tensor) -> Tensor:
+        return _sample(part, *source_coordinates(maps, size, size))
 
-    return _in_chunks(pixels, one)
+    return in_chunks(pixels, change, matrices.to(pixels.device))
 
 
 def resized_crop(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -128,13 +123,13 @@ def resized_crop(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
         size: Side of the result in px.
     """
 
-    def one(part: slice) -> Tensor:
-        top, left, height, width = boxes[part].to(pixels.device, torch.float32).unbind(1)
+    def change(part: Tensor, places: Tensor) -> Tensor:
+        top, left, height, width = places.unbind(1)
         y, x = _stretched(top, height, size), _stretched(left, width, size)
-        count = y.shape[0]
-        return _sample(pixels[part], x[:, None, :].expand(count, size, size), y[:, :, None].expand(count, size, size))
+        shape = (len(part), size, size)
+        return _sample(part, x[:, None, :].expand(shape), y[:, :, None].expand(shape))
 
-    return _in_chunks(pixels, one)
+    return in_chunks(pixels, change, boxes.to(pixels.device, torch.float32))
 
 
 def resized_crop_one(pixels: Tensor, size: int) -> Tensor:
@@ -169,12 +164,3 @@ def _sample(pixels: Tensor, x: Tensor, y: Tensor) -> Tensor:
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), 3)
     sampled = functional.grid_sample(channels_first(pixels.float()), grid, mode="bilinear", align_corners=False)
     return sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def _in_chunks(pixels: Tensor, one: object) -> Tensor:
-    assert callable(one)
-    count = pixels.shape[0]
-    step = max(1, _CHUNK_BYTES // max(1, 4 * math.prod(pixels.shape[1:]))) if on_cpu(pixels) else count
-    if step >= count:
-        return one(slice(None))  # type: ignore[no-any-return]
-    return torch.cat([one(slice(start, start + step)) for start in range(0, count, step)])

@@ -7,9 +7,14 @@ a test compares them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
+
+CHUNK_BYTES = 1 << 20
 
 
 def channels_first(pixels: Tensor) -> Tensor:
@@ -47,6 +52,23 @@ def take_windows(pixels: Tensor, top: Tensor, left: Tensor, height: int, width: 
         return windows[torch.arange(count, device=pixels.device), top.to(pixels.device), left.to(pixels.device)]
     view = np.lib.stride_tricks.as_strided(pixels.numpy(), shape, strides, writeable=False)
     return torch.from_numpy(view[np.arange(count), top.numpy(), left.numpy()])
+
+
+def chunks(pixels: Tensor) -> list[slice]:
+    """Cut a batch on the CPU so that a float32 copy of a part stays in a core's cache; elsewhere one part is all."""
+    count = pixels.shape[0]
+    if not on_cpu(pixels):
+        return [slice(0, count)]
+    step = max(1, CHUNK_BYTES // max(1, 4 * math.prod(pixels.shape[1:])))
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def in_chunks(pixels: Tensor, change: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """Return `change(part, *values of the part)` over a batch (N, ...), chunk by chunk, as one batch."""
+    parts = chunks(pixels)
+    if len(parts) == 1:
+        return change(pixels, *values)
+    return torch.cat([change(pixels[part], *(value[part] for value in values)) for part in parts])
 
 
 def reorder(pixels: Tensor, order: Tensor) -> Tensor:
