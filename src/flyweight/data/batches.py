@@ -19,6 +19,7 @@ from flyweight.data.augment.layout import channels_first, channels_last
 from flyweight.data.cache import FixedStore, RaggedStore
 from flyweight.data.policy import AugmentPolicy
 from flyweight.errors import DataError
+from flyweight.runtime.environment import usable_cores
 
 RESIDENT_SHARE = 0.25  # of the memory that is free: pixels above this are streamed from the map
 Batch = tuple[Tensor, Tensor]
@@ -90,14 +91,22 @@ class Batches:
         """
         order = self._order(epoch)
         steps = range(start, len(self))
-        if not self.resident or (isinstance(self.store, RaggedStore) and self.device.type != "cpu"):
+        if self._worth_a_thread():
             yield from self._ahead(order, epoch, steps)
             return
         for step in steps:
             yield self._batch(order, epoch, step)
 
+    def _worth_a_thread(self) -> bool:
+        """True where the CPU would wait: for the map, for a GPU, or while a core stands idle beside a costly policy."""
+        if not self.resident:
+            return True
+        if self.device.type != "cpu":
+            return isinstance(self.store, RaggedStore)
+        return self.policy.costly and torch.get_num_threads() < usable_cores()
+
     def _ahead(self, order: Tensor, epoch: int, steps: range) -> Iterator[Batch]:
-        """Make the next batch in a thread while the current one is used: the map is read without waiting for it."""
+        """Make the next batch in a thread while the current one is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
             coming = [pool.submit(self._batch, order, epoch, step) for step in steps[:1]]
             for step in steps:

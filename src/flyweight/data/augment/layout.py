@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 19  # of float32 pixels per pass; measured: smaller costs calls, larger leaves the cache
 
 
 def channels_first(pixels: Tensor) -> Tensor:

@@ -1,0 +1,60 @@
+"""`flyweight schema`: the JSON Schemas of files and of what `--json` prints."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from flyweight.errors import DataError
+
+NAMES = ("audit", "bundle", "device", "error", "measurement", "recipe", "report", "verified")
+
+
+def schema(name: Annotated[str | None, typer.Argument(help="One of the names; without: list them.")] = None) -> None:
+    """Print the JSON Schema of a file or of a command's --json."""
+    if name is None:
+        print("\n".join(NAMES))
+        return
+    if name not in NAMES:
+        raise DataError(f"there is no schema {name!r}", do=f"name one of: {', '.join(NAMES)}")
+    print(json.dumps(schema_of(name), indent=2))
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """Return one of the published JSON Schemas by name."""
+    from pydantic import TypeAdapter
+
+    from flyweight.data.audit import Audit
+    from flyweight.measure.device import Device
+    from flyweight.measure.speed import Measurement
+    from flyweight.measure.verify import Verified
+    from flyweight.report.facts import Facts
+    from flyweight.runtime.manifest import Manifest
+    from flyweight.train.recipe import Recipe
+
+    texts = {"type": "string"}
+    if name == "error":
+        keys = ("error", "what", "do", "more")
+        return {"type": "object", "properties": dict.fromkeys(keys, texts), "required": list(keys), "title": "Error"}
+    if name == "audit":
+        return TypeAdapter(Audit).json_schema()
+    models = {"bundle": Manifest, "device": Device, "measurement": Measurement, "recipe": Recipe, "verified": Verified}
+    if name == "report":
+        return Facts.model_json_schema(mode="serialization")
+    return models[name].model_json_schema()
+
+
+def main() -> None:
+    """Write every schema to docs/schemas: `python -m flyweight.cli.schema`."""
+    from pathlib import Path
+
+    from flyweight.files import write_json
+
+    for name in NAMES:
+        write_json(Path("docs/schemas") / f"{name}.json", schema_of(name))
+
+
+if __name__ == "__main__":
+    main()
