@@ -86,6 +86,12 @@ def test_an_epoch_entered_at_a_step_equals_one_played_up_to_it(resident: bool) -
         assert same(drawn(fresh, 2, start), drawn(whole, 2)[start:])
 
 
+def test_batches_made_ahead_are_the_same() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 24, 24, 3), dtype=np.uint8)
+    ahead, behind = (make(FixedStore(pixels), policy=POLICIES["strong"], ahead=ahead) for ahead in (True, False))
+    assert same(drawn(ahead, 1, 2), drawn(behind, 1, 2))
+
+
 def test_seed_and_epoch_each_change_order_and_draws() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 24, 24, 3), dtype=np.uint8)
     one = make(FixedStore(pixels), policy=POLICIES["crop_flip"])

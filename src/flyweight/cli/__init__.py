@@ -100,16 +100,16 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:
-        return _usage(error)
+        return _usage(error, name)
     return result if isinstance(result, int) else 0
 
 
-def _usage(error: Any) -> int:
-    show = getattr(error, "show", None)
-    if show is None:
-        print(f"error: {error}", file=sys.stderr)
-    else:
-        show()
+def _usage(error: Any, name: str) -> int:
+    what = error.format_message() if hasattr(error, "format_message") else str(error)
+    print(
+        f"error: {' '.join(what.split())}\n  do: see flyweight {name} --help\n  more: docs/errors.md#errors",
+        file=sys.stderr,
+    )
     return int(error.exit_code)
 
 

@@ -103,6 +103,7 @@ class Dataset:
         groups: Name per image of what must stay on one side of a split (a person, a video); None: every image alone.
         quarantined: Images left out, by name.
         root: Folder or file it was read from.
+        group_by: The column or pattern that named the groups, for the rule of a split.
     """
 
     name: str
@@ -114,13 +115,19 @@ class Dataset:
     quarantined: tuple[Quarantined, ...] = ()
     root: Path | None = None
     note: str = field(default="", compare=False)
+    group_by: str | None = None
 
     def __post_init__(self) -> None:
-        used = np.bincount(self.labels, minlength=len(self.classes)) if len(self.labels) else np.zeros(1)
         if not len(self.labels):
             raise DataError(
                 f"{self.name}: there are no images", do="point to a folder with one folder of images per class"
             )
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise DataError(
+                f"{self.name}: labels from {self.labels.min()} to {self.labels.max()} with {len(self.classes)} classes",
+                do="number the classes from 0 and name each",
+            )
+        used = np.bincount(self.labels, minlength=len(self.classes))
         if len(self.classes) < 2 or (used > 0).sum() < 2:
             found = ", ".join(repr(name) for name in self.classes[:3])
             raise DataError(

@@ -91,12 +91,6 @@ class AugmentPolicy(BaseModel):
         return (self.mixup > 0 or self.cutmix > 0) and self.mix_prob > 0
 
     @property
-    def costly(self) -> bool:
-        """True when making a batch takes long enough to be worth a second thread, where a core is idle."""
-        colours = self.brightness or self.contrast or self.saturation or self.hue
-        return bool(self.randaugment or self.trivial or self.random_resized_crop or self.warps or colours)
-
-    @property
     def warps(self) -> bool:
         """True when rotate, scale, translate or shear is on: one affine resampling does them all."""
         return bool(self.rotate or self.translate or self.shear or self.scale not in (None, (1.0, 1.0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ def split(
 ) -> Split:
     """Divide a data set by a hash of each image's content, or of its group.
 
-    Official parts are kept. Of the rest, `test_fraction` is sealed where there is no official test part and
-    `val_fraction` validates where there is no official validation part.
+    Official val and test parts are kept. Of the rest (an official train part, and what the source leaves open),
+    `test_fraction` is sealed where there is no official test part and `val_fraction` of what remains validates where
+    there is no official validation part.
 
     Raises:
         DataError: A class has no image in a part.
@@ -54,6 +56,7 @@ def split(
         "seed": seed,
         "keep_official": keep_official,
         "grouped": dataset.groups is not None,
+        "group": dataset.group_by,
     }
     return split_from_rule(dataset, rule)
 
@@ -71,19 +74,33 @@ def split_from_rule(dataset: Dataset, rule: dict[str, Any]) -> Split:
         raise DataError(f"the split rule {rule!r} lacks {error}", do="use the rule that flyweight wrote") from error
     parts = _official(dataset) if official else np.full(len(dataset), "", dtype="<U5")
     chance = _chance(dataset, seed)
-    has_test, has_val = bool((parts == "test").any()), bool((parts == "val").any())
-    open_ones = parts == ""
-    if not has_test:
-        parts[open_ones & (chance < test_fraction)] = "test"
-    train = (parts == "") | (parts == "train")
-    if not has_val:
-        cut = val_fraction if has_test else test_fraction + (1.0 - test_fraction) * val_fraction
-        parts[train & (chance < cut) & (parts != "test")] = "val"
-    parts[(parts == "") | (parts == "train")] = "train"
+    own = {name for name in ("val", "test") if (parts == name).any()}
+    rest = (parts == "") | (parts == "train")
+    parts[rest] = "train"
+    if "val" not in own:
+        cut = val_fraction if "test" in own else test_fraction + (1.0 - test_fraction) * val_fraction
+        parts[rest & (chance < cut)] = "val"
+    if "test" not in own:
+        parts[rest & (chance < test_fraction)] = "test"
+    if "val" not in own:
+        _fill_validation(dataset, parts, chance)
     train_part, val_part, test_part = (np.flatnonzero(parts == name) for name in ("train", "val", "test"))
     found = Split(train_part, val_part, test_part, dict(rule))
-    _check(dataset, found)
+    _check(dataset, found, own)
     return found
+
+
+def _fill_validation(dataset: Dataset, parts: NDArray[np.str_], chance: NDArray[np.float64]) -> None:
+    """Give each class that chance left without validation its training image nearest to it, in place.
+
+    Few images make that likely: one in twelve classes of 24. Copies and groups share a chance and move together; as a
+    class grows, such an image may move back to training, never to or from the sealed test part.
+    """
+    for label in range(len(dataset.classes)):
+        mine = dataset.labels == label
+        values = np.unique(chance[mine & (parts == "train")])
+        if not (mine & (parts == "val")).any() and len(values) > 1:
+            parts[(parts == "train") & (chance == values[0])] = "val"
 
 
 def open_test(log: Path, *, why: str) -> None:
@@ -109,15 +126,30 @@ def _official(dataset: Dataset) -> NDArray[np.str_]:
 
 def _chance(dataset: Dataset, seed: int) -> NDArray[np.float64]:
     """Return a number in [0, 1) per image, the same for the same content (or group) and seed."""
-    if dataset.groups is not None:
-        import hashlib
+    if dataset.groups is None:
+        return _scramble(_words(dataset.hashes()), seed) / 2.0**64
+    names = {name: hashlib.blake2b(name.encode(), digest_size=8).digest() for name in set(dataset.groups)}
+    words = np.frombuffer(b"".join(names[name] for name in dataset.groups), dtype=">u8").astype(np.uint64)
+    return _scramble(_joined(words, dataset.hashes()), seed) / 2.0**64
 
-        names = {name: hashlib.blake2b(name.encode(), digest_size=8).digest() for name in set(dataset.groups)}
-        words = np.frombuffer(b"".join(names[name] for name in dataset.groups), dtype=">u8")
-    else:
-        digits = dataset.hashes().astype("S16")
-        words = np.frombuffer(bytes.fromhex(b"".join(digits.tolist()).decode()), dtype=">u8")
-    return _scramble(words.astype(np.uint64), seed) / 2.0**64
+
+def _words(hashes: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """Return the first 64 bits of hex hashes (N,)."""
+    digits = b"".join(hashes.astype("S16").tolist()).decode()
+    return np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
+
+
+def _joined(groups: NDArray[np.uint64], contents: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """Return one word per image, equal within a group and for copies: groups that share a picture become one."""
+    ties = [np.unique(names, return_inverse=True)[1] for names in (groups, contents)]
+    while True:
+        before = groups
+        for tie in ties:
+            least = np.full(len(groups), np.iinfo(np.uint64).max, np.uint64)
+            np.minimum.at(least, tie, groups)
+            groups = least[tie]
+        if np.array_equal(groups, before):
+            return groups
 
 
 def _scramble(words: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
@@ -128,18 +160,27 @@ def _scramble(words: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
     return (mixed ^ (mixed >> np.uint64(31))).astype(np.float64)
 
 
-def _check(dataset: Dataset, found: Split) -> None:
+def _check(dataset: Dataset, found: Split, own: set[str]) -> None:
+    """Refuse parts without a class; a sealed test part may lack rare ones, which the report then says."""
     for name, indices in (("train", found.train), ("val", found.val), ("test", found.test)):
-        present = np.bincount(dataset.labels[indices], minlength=len(dataset.classes)) if len(indices) else None
-        missing = [
-            class_name for label, class_name in enumerate(dataset.classes) if present is None or present[label] == 0
-        ]
-        if missing and not (name == "test" and present is not None):
+        present = np.bincount(dataset.labels[indices], minlength=len(dataset.classes))
+        missing = [class_name for class_name, count in zip(dataset.classes, present, strict=True) if not count]
+        if missing and (name != "test" or not len(indices)):
             counts = dataset.counts()
             shown = ", ".join(f"{class_name!r} ({counts[class_name]} images in all)" for class_name in missing[:5])
             raise DataError(
                 f"{dataset.name}: the {name} part has no image of {len(missing)} class"
                 f"{'es' * (len(missing) > 1)}: {shown}",
-                do=f"add images of {missing[0]!r}, or take another data.split_seed or a larger part: "
-                f"--set data.{'test' if name == 'test' else 'val'}_fraction=0.3",
+                do=_remedy(name, missing[0], found.rule, official=name in own or (name == "train" and bool(own))),
             )
+
+
+def _remedy(part: str, class_name: str, rule: dict[str, Any], *, official: bool) -> str:
+    """Say what to do about a class that a part lacks; a part that the data came with has no fraction to set."""
+    if official:
+        return f"add images of {class_name!r} to the {part} part of the data, or remove the class everywhere"
+    advice = f"add images of {class_name!r}, or take another split: --set data.split_seed={int(rule['seed']) + 1}"
+    if part == "train":
+        return advice
+    share = min(0.5, 2 * float(rule[f"{part}_fraction"]))
+    return f"{advice}, or a larger part: --set data.{part}_fraction={share:g}"

@@ -198,4 +198,7 @@ def _array(path: Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{path.name!r} is not a readable array: {error}", do="export again") from error
+        # numpy speaks of pickles wherever the header is not its own; that would only mislead
+        raise BundleError(
+            f"{str(path)!r} is not a readable array ({path.stat().st_size} bytes)", do="export again"
+        ) from error

@@ -275,9 +275,18 @@ def _claim(recipe: Recipe, out: Path) -> None:
 def _same_recipe(recipe: Recipe, out: Path) -> None:
     there = Recipe.model_validate(yaml.safe_load((out / REQUEST).read_text("utf-8")))
     mine, theirs = recipe.model_dump(), there.model_dump()
-    differ = [key for key in mine if mine[key] != theirs[key] and key != "resolved"]
+    differ = [line for line in _differences(theirs, mine) if not line.startswith("resolved")]
     if differ:
         raise RecipeError(
-            f"{out} holds a run of another recipe: {', '.join(f'{key} is {theirs[key]!r}' for key in differ)}",
+            f"{out} holds a run of another recipe: {'; '.join(differ)}",
             do="choose another --out, or empty that folder to start again",
         )
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Yield "optim.lr is 0.1 there and 0.03 here" for each value that differs."""
+    for key in here:
+        if isinstance(here[key], dict) and isinstance(there.get(key), dict):
+            yield from _differences(there[key], here[key], f"{above}{key}.")
+        elif here[key] != there.get(key):
+            yield f"{above}{key} is {there.get(key)!r} there and {here[key]!r} here"

@@ -139,4 +139,4 @@ def _grouped(dataset: Dataset, group: str) -> Dataset:
             f"--group {group!r} matches none of {len(names)} images, such as {dataset.images.key(0)!r}",
             do="match it against that name",
         )
-    return replace(dataset, groups=tuple(names))
+    return replace(dataset, groups=tuple(names), group_by=group)

@@ -123,8 +123,9 @@ def _unpickle(path: Path) -> dict[str, Any]:
         ValueError,
         TypeError,
         AttributeError,
-        IndexError,
-        KeyError,
+        LookupError,
+        ArithmeticError,
+        MemoryError,
     ) as error:
         raise DataError(
             f"{path} cannot be read as a CIFAR file: {error}", do="fetch the original archive again"

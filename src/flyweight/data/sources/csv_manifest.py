@@ -53,6 +53,7 @@ def read(path: Path) -> Dataset:
         parts=_parts(path, rows, names.get("split")),
         groups=tuple(row[names["group"]] for row in rows) if "group" in names else None,
         root=path,
+        group_by=names.get("group"),
     )
 
 

@@ -35,13 +35,11 @@ def read(path: Path, name: str | None = None, classes: tuple[str, ...] | None = 
     """
     parts = [(part, *_part(path, part)) for part in (TRAIN, TEST) if _file(path, f"{part}-images")]
     labels = np.concatenate([labels for _, _, labels in parts]).astype(np.int64)
-    fashion = "fashion" in str(path.absolute()).lower()
-    classes = classes or (FASHION if fashion and labels.max() == 9 else None)
-    names = classes or tuple(str(label) for label in range(int(labels.max()) + 1))
-    if len(names) <= labels.max():
-        raise DataError(
-            f"{path}: label {labels.max()} with {len(names)} class names", do="use the original label files"
-        )
+    fashion = any("fashion" in step.lower() for step in path.absolute().parts[-2:])  # the folder, or raw/ in it
+    highest = int(labels.max(initial=0))
+    names = classes or (FASHION if fashion and highest == 9 else tuple(str(label) for label in range(highest + 1)))
+    if len(names) <= highest:
+        raise DataError(f"{path}: label {highest} with {len(names)} class names", do="use the original label files")
     kinds = np.concatenate([np.full(len(labels), "test" if part == TEST else "train") for part, _, labels in parts])
     name = name or ("fashion-mnist" if fashion else "mnist")
     images = np.concatenate([images for _, images, _ in parts])[..., None]
@@ -88,7 +86,7 @@ def _file(folder: Path, stem: str) -> Path | None:
 def _part(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     images = _read(_needed(folder, f"{part}-images"))
     labels = _read(_needed(folder, f"{part}-labels"))
-    if images.ndim != 3 or len(images) != len(labels):
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(
             f"{folder}: {part} has images of shape {images.shape} and labels of shape {labels.shape}",
             do="use images and labels of the same data set",
@@ -115,6 +113,8 @@ def _read(path: Path) -> NDArray[np.uint8]:
     axes = MAGIC.get(content[:4])
     if axes is None:
         raise DataError(f"{path} is not an IDX file of bytes: it begins with {content[:4].hex()}", do="fetch it again")
+    if len(content) < 4 + 4 * axes:
+        raise DataError(f"{path} is truncated: it ends inside its header", do="fetch the file again")
     shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
     if values.size != math.prod(shape):

@@ -41,17 +41,8 @@ def read(path: Path) -> Dataset:
     images = [_images(path, x, arrays[x]) for _, x, _ in keys]
     labels = [_labels(path, y, arrays[y], len(found)) for (_, _, y), found in zip(keys, images, strict=True)]
     together = np.concatenate(labels)
-    names = arrays.get("classes", arrays.get("class_names"))
-    classes = (
-        tuple(str(n) for n in names)
-        if names is not None
-        else tuple(str(n) for n in range(int(together.max(initial=0)) + 1))
-    )
-    if len(together) and (together.min() < 0 or together.max() >= len(classes)):
-        raise DataError(
-            f"{path}: labels from {together.min()} to {together.max()} with {len(classes)} classes",
-            do="number the classes from 0 and name each",
-        )
+    named = arrays.get("classes", arrays.get("class_names", np.arange(int(together.max(initial=0)) + 1)))
+    classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in named.ravel().tolist())
     kinds = np.concatenate(
         [np.full(len(found), PARTS.get(part, "")) for (part, _, _), found in zip(keys, labels, strict=True)]
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from flyweight.data.archive import is_archive, unpack
 from flyweight.data.dataset import Dataset, ImageFiles
+from flyweight.data.sources.folder import images_below
 from flyweight.errors import DataError
 
 NAME = "tiny-imagenet-200"
@@ -41,11 +42,17 @@ def read(path: Path) -> Dataset:
     """Return the data set; classes are WordNet ids with their first name, as in `n01443537 goldfish`.
 
     Raises:
-        DataError: An annotated image or a class folder is missing.
+        DataError: An annotated image or the training images are missing.
     """
-    ids = tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
+    folders = sorted((path / "train").glob("*/images"))
+    if not folders:
+        raise DataError(
+            f"{str(path)!r} has val/ but no train/CLASS/images",
+            do="unpack the archive of the training images there too",
+        )
+    ids = tuple(folder.parent.name for folder in folders)
     place = {name: label for label, name in enumerate(ids)}
-    train = [(file, place[name]) for name in ids for file in sorted((path / "train" / name / "images").iterdir())]
+    train = [(file, place[folder.parent.name]) for folder in folders for file in sorted(images_below(folder), key=str)]
     held = _annotated(path, place)
     return Dataset(
         name=NAME,
@@ -65,7 +72,7 @@ def _annotated(path: Path, place: dict[str, int]) -> list[tuple[Path, int]]:
             f"{path}/val/val_annotations.txt: {' '.join(strange)!r} names no class of train/", do="unpack it again"
         )
     folder = path / "val" / "images"
-    there = {entry.name for entry in folder.iterdir()}
+    there = {file.name for file in images_below(folder)} if folder.is_dir() else set()
     missing = [row[0] for row in rows if row[0] not in there]
     if missing:
         raise DataError(
