@@ -434,6 +434,9 @@ def test_a_full_disk_ends_in_three_lines_and_leaves_no_half_file(tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files_only, env=environment)
     assert done.returncode == 1, done.stderr
     assert_three_lines(done.stderr, str(tmp_path))
+    assert "docs/errors.md#output" in done.stderr
+    left = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert [file.name for file in left if file.stat().st_size >= limit] == [], "a file cut off at the limit was left"
 
 
 def test_one_unreadable_picture_is_named_and_predict_exits_1(

@@ -15,7 +15,9 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def test_every_error_code_has_its_heading_and_every_heading_a_code() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FlyweightError)]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FlyweightError)
+    ]
     headings = re.findall(r"^## (\S+)$", (DOCS / "errors.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(headings) == sorted(kind.code for kind in kinds)
 

@@ -10,7 +10,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
 from tests.runtime.tiny_bundle import write_bundle, write_pictures
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +34,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def install(python: Path, requirement: str) -> None:
     uv = Path(sys.executable).with_name("uv")
-    call(*([uv, "pip", "install", "--python", python] if uv.exists() else [python, "-m", "pip", "install"]), requirement)
+    call(
+        *([uv, "pip", "install", "--python", python] if uv.exists() else [python, "-m", "pip", "install"]), requirement
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def clean(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_sdist_holds_the_recipes_the_sample_and_the_licence(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as file:
         names = {name.split("/", 1)[-1] for name in file.getnames()}
-    assert {"LICENSE", "src/flyweight/train/recipes/smoke.yaml", "src/flyweight/report/page/page.html.j2"} <= names
+    assert {"LICENSE", "src/flyweight/train/recipes/smoke.yaml", "src/flyweight/report/page/report.html.j2"} <= names
 
 
 def test_the_base_install_has_no_torch(clean: Path, tmp_path: Path) -> None:

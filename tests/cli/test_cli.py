@@ -32,7 +32,9 @@ def test_what_the_user_can_mend_ends_with_1(tmp_path: Path) -> None:
     assert run(["verify", str(tmp_path / "none")]) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["fitt"], ["fit"], ["verify", "b", "--unknown"], ["measure", "b", "--threads", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["fitt"], ["fit"], ["verify", "b", "--unknown"], ["measure", "b", "--threads", "x"]]
+)
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert run(arguments) == 2
 

@@ -6,6 +6,7 @@ import fcntl
 import io
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -171,6 +172,8 @@ def test_unreadable_images_are_all_named_and_the_rest_is_kept(
             dataset, indices, 3, 24
         )
     assert set(caught.value.reasons) == {"3.png", "7.png"}
+    assert pickle.loads(pickle.dumps(caught.value)).reasons == caught.value.reasons
+    assert len(dataset.without(caught.value.reasons)) == 8
     good = np.array([index for index in range(10) if index not in (3, 7)])
     if kind == "fixed":
         decoded = count_decoded(monkeypatch)

@@ -39,12 +39,8 @@ def test_a_run_killed_twenty_times_ends_with_the_same_weights_and_no_damaged_fil
     draw = random.Random(0)
     kills = 0
     while kills < KILLS:
-        process = subprocess.Popen(
-            command(tmp_path / "cut"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (tmp_path / "said").open("wb") as said:
+            process = subprocess.Popen(command(tmp_path / "cut"), stdout=said, stderr=said, start_new_session=True)
         try:
             # From the moment of start-up to well inside training; late enough to make progress now and then.
             process.wait(draw.uniform(0.05, 1.0) * min(seconds, 12.0))
@@ -53,7 +49,7 @@ def test_a_run_killed_twenty_times_ends_with_the_same_weights_and_no_damaged_fil
             process.wait()
             kills += 1
             continue
-        assert process.returncode == 0
+        assert process.returncode == 0, (tmp_path / "said").read_text()
         assert kills >= 5, f"the run ended after {kills} kills only; make it longer"
         break
     subprocess.run(command(tmp_path / "cut"), check=True, capture_output=True)

@@ -24,7 +24,7 @@ def schema(name: Annotated[str | None, typer.Argument(help="One of the names; wi
 
 def schema_of(name: str) -> dict[str, Any]:
     """Return one of the published JSON Schemas by name."""
-    from pydantic import TypeAdapter
+    from pydantic import BaseModel, TypeAdapter
 
     from flyweight.data.audit import Audit
     from flyweight.measure.device import Device
@@ -40,7 +40,13 @@ def schema_of(name: str) -> dict[str, Any]:
         return {"type": "object", "properties": dict.fromkeys(keys, texts), "required": list(keys), "title": "Error"}
     if name == "audit":
         return TypeAdapter(Audit).json_schema()
-    models = {"bundle": Manifest, "device": Device, "measurement": Measurement, "recipe": Recipe, "verified": Verified}
+    models: dict[str, type[BaseModel]] = {
+        "bundle": Manifest,
+        "device": Device,
+        "measurement": Measurement,
+        "recipe": Recipe,
+        "verified": Verified,
+    }
     if name == "report":
         return Facts.model_json_schema(mode="serialization")
     return models[name].model_json_schema()

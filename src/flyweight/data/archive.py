@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -52,8 +54,7 @@ def unpack(archives: Sequence[Path], cache: Path | None) -> Path:
         try:
             for archive in archives:
                 _unpack_one(archive, work)
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                os.rename(work, target)
+            _settle(work, target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -61,43 +62,88 @@ def unpack(archives: Sequence[Path], cache: Path | None) -> Path:
     return target
 
 
+def _settle(work: Path, target: Path) -> None:
+    try:
+        os.rename(work, target)
+    except OSError:
+        if not target.is_dir():  # else another process was faster, with the same content
+            raise
+
+
 def _unpack_one(archive: Path, work: Path) -> None:
     left = min(MOST_BYTES, max(archive.stat().st_size, 1 << 16) * MOST_RATIO)
-    count = 0
-    try:
-        for name, file in _members(archive):
-            count += 1
-            target = work / _safe(archive, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                left -= _copy(file, out, left)
-            if left <= 0 or count > MOST_FILES:
-                raise DataError(
-                    f"{archive} unpacks to over {MOST_RATIO} times its size or {MOST_FILES:,} files: a bomb, it seems",
-                    do="unpack it yourself where you trust it, and give the folder",
-                )
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, ValueError) as error:
-        raise DataError(f"{archive} is damaged: {error}", do="fetch it again") from error
+    for count, (name, declared, file) in enumerate(_members(archive)):
+        if declared > left or count >= MOST_FILES:
+            raise _bomb(archive)
+        target = work / _safe(archive, name)
+        if target.is_dir() or any(parent.is_file() for parent in target.parents):
+            raise DataError(f"{archive} is damaged: {name!r} is a file and a folder in it", do="fetch it again")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as out:
+            for block in _blocks(archive, file):
+                left -= len(block)
+                if left < 0:  # whatever the header said
+                    raise _bomb(archive)
+                out.write(block)
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield (name, content) of the regular files of an archive."""
-    if archive.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise _outside(archive, info.filename)
-                if not info.is_dir():
-                    with zipped.open(info) as file:
-                        yield info.filename, file
-        return
+def _bomb(archive: Path) -> DataError:
+    return DataError(
+        f"{archive} unpacks to over {MOST_RATIO} times its size or {MOST_FILES:,} files: a bomb, it seems",
+        do="unpack it yourself where you trust it, and give the folder",
+    )
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Yield (name, declared bytes, content) of the regular files of an archive."""
+    members = _of_zip(archive) if archive.name.lower().endswith(".zip") else _of_tar(archive)
+    while True:
+        with _damage(archive):
+            member = next(members, None)
+        if member is None:
+            return
+        yield member
+
+
+def _of_zip(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as zipped:
+        for info in zipped.infolist():
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise _outside(archive, info.filename)
+            if not info.is_dir():
+                with zipped.open(info) as file:
+                    yield info.filename, info.file_size, file
+
+
+def _of_tar(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     with tarfile.open(archive) as tarred:
         for member in tarred:
             if member.issym() or member.islnk() or member.isdev():
                 raise _outside(archive, member.name)
             content = tarred.extractfile(member) if member.isfile() else None
             if content is not None:
-                yield member.name, content
+                yield member.name, member.size, content
+
+
+def _blocks(archive: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """Yield a file's content in blocks of at most 1 MiB."""
+    while True:
+        with _damage(archive):
+            block = file.read(1 << 20)
+        if not block:
+            return
+        yield block
+
+
+@contextlib.contextmanager
+def _damage(archive: Path) -> Iterator[None]:
+    """Turn whatever the decompressors raise on foreign bytes into one error; OSError here is theirs or the disk's."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+        raise DataError(f"{archive} cannot be read: {error}", do="fetch it again") from error
+    except (RuntimeError, ValueError, ArithmeticError, LookupError) as error:  # encrypted; nonsense in the headers
+        raise DataError(f"{archive} cannot be unpacked: {error}", do="pack the images again, as plain .zip") from error
 
 
 def _safe(archive: Path, name: str) -> Path:
@@ -112,12 +158,3 @@ def _outside(archive: Path, name: str) -> DataError:
         f"{archive} holds {name!r}, which leads outside the archive or is a link; nothing of it was kept",
         do="do not trust this archive; pack the images again without links",
     )
-
-
-def _copy(source: IO[bytes], target: IO[bytes], most: int) -> int:
-    """Copy up to `most` bytes and one more, so that an overflow shows; return how many."""
-    done = 0
-    while done <= most and (block := source.read(1 << 20)):
-        target.write(block)
-        done += len(block)
-    return done

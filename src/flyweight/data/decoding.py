@@ -31,6 +31,14 @@ class UnreadableImages(DataError):
         super().__init__(what, do=do, more=more)
         self.reasons = dict(reasons or {})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by fields, the reasons among them."""
+        return (_rebuild, (self.what, self.do, self.more, self.reasons))
+
+
+def _rebuild(what: str, do: str, more: str, reasons: Mapping[str, str]) -> UnreadableImages:
+    return UnreadableImages(what, do=do, more=more, reasons=reasons)
+
 
 def decode_chunks(
     dataset: Dataset,

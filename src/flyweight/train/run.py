@@ -31,6 +31,7 @@ from flyweight.train.trained import FACTS, RECIPE, Trained
 
 CHECKPOINT, HISTORY, REQUEST = "checkpoint.pt", "history.jsonl", "recipe.yaml"
 CHECKPOINT_SECONDS = 20.0
+FOR_PEOPLE = {"description", "expected", "resolved"}  # fields of a recipe that do not make it another one
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def _claim(recipe: Recipe, out: Path) -> None:
 def _same_recipe(recipe: Recipe, out: Path) -> None:
     there = Recipe.model_validate(yaml.safe_load((out / REQUEST).read_text("utf-8")))
     mine, theirs = recipe.model_dump(), there.model_dump()
-    differ = [line for line in _differences(theirs, mine) if not line.startswith("resolved")]
+    differ = [line for line in _differences(theirs, mine) if line.split(" ")[0].split(".")[0] not in FOR_PEOPLE]
     if differ:
         raise RecipeError(
             f"{out} holds a run of another recipe: {'; '.join(differ)}",

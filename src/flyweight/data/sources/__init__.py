@@ -91,7 +91,8 @@ def _existing(path: Path) -> Path:
         there = sorted(entry.name for entry in near.iterdir())[:8] if near.is_dir() else []
         raise DataError(
             f"there is no data at {str(path)!r}",
-            do=f"check the path; beside it are {', '.join(there) or 'no files'}; or try: flyweight fit sample ...",
+            do=f"check the path; beside it are {', '.join(there) or 'no files'}; or try: flyweight fit sample; "
+            f"before a folder may stand {', '.join(f'{name}:' for name in NAMED)}",
         )
     return path
 
@@ -102,7 +103,7 @@ def _inside(path: Path, cache: Path | None) -> Path:
         return unpack([path], cache) if is_archive(path) else path
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     archives = sorted(entry for entry in entries if entry.is_file() and is_archive(entry))
-    others = [entry for entry in entries if entry.is_dir() or entry.suffix.lower() in {".csv", ".npz"}]
+    others = [e for e in entries if e.is_dir() or e.suffix.lower() in {".csv", ".tsv", ".npz"} or "-ubyte" in e.name]
     return unpack(archives, cache) if archives and not others else path
 
 
@@ -117,8 +118,9 @@ def _unrecognised(path: Path) -> DataError:
 
 
 def _grouped(dataset: Dataset, group: str) -> Dataset:
-    if dataset.groups is not None:  # the CSV's own column
-        return dataset
+    column = csv_manifest.column(dataset.root, group) if dataset.root is not None else None
+    if column is not None:
+        return replace(dataset, groups=column, group_by=group)
     try:
         pattern = re.compile(group)
     except re.error as error:
@@ -133,8 +135,9 @@ def _grouped(dataset: Dataset, group: str) -> Dataset:
     names: list[Any] = []
     for index in range(len(dataset)):
         found = pattern.search(dataset.images.key(index))
-        names.append(found.group(1) if found else f"\0alone {index}")
-    if all(str(name).startswith("\0alone") for name in names):
+        alone = csv_manifest.ALONE + dataset.images.key(index)  # by name: its place changes as the folder grows
+        names.append((found.group(1) if found else None) or alone)
+    if all(str(name).startswith(csv_manifest.ALONE) for name in names):
         raise DataError(
             f"--group {group!r} matches none of {len(names)} images, such as {dataset.images.key(0)!r}",
             do="match it against that name",

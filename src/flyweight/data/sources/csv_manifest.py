@@ -12,6 +12,7 @@ from flyweight.data.dataset import Dataset, ImageFiles, label_array
 from flyweight.data.sources.folder import PARTS, natural
 from flyweight.errors import DataError
 
+SUFFIXES = frozenset({".csv", ".tsv"})
 COLUMNS = {
     "path": ("path", "file", "filename", "image", "image_path", "filepath"),
     "label": ("label", "class", "class_name", "category", "target"),
@@ -19,13 +20,22 @@ COLUMNS = {
     "group": ("group", "subject", "person", "patient", "video"),
 }
 
+ALONE = "\0alone "  # before the name of an image that belongs to no group
+
 
 def find(path: Path) -> Path | None:
-    """Return the CSV: the path itself, or the only one in a folder."""
+    """Return the CSV: the path itself, or the one in a folder that lists images; other tables may lie beside it."""
     if path.is_file():
-        return path if path.suffix.lower() in {".csv", ".tsv"} else None
-    found = [entry for entry in path.iterdir() if entry.suffix.lower() in {".csv", ".tsv"}]
-    return found[0] if len(found) == 1 else None
+        return path if path.suffix.lower() in SUFFIXES else None
+    found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+    listing = [entry for entry in found if _lists_images(entry)]
+    if len(listing) > 1:
+        raise DataError(
+            f"{str(path)!r} holds several lists of images: {', '.join(entry.name for entry in listing)}",
+            do=f"name one of them, such as {str(listing[0])!r}; one list can hold all parts in a column 'split'",
+        )
+    alone = found[:1] if len(found) == 1 and not any(entry.is_dir() for entry in path.iterdir()) else []
+    return next(iter(listing or alone), None)
 
 
 def read(path: Path) -> Dataset:
@@ -51,25 +61,57 @@ def read(path: Path) -> Dataset:
         images=ImageFiles(path.parent, tuple(files)),
         labels=label_array(labels, classes),
         parts=_parts(path, rows, names.get("split")),
-        groups=tuple(row[names["group"]] for row in rows) if "group" in names else None,
+        groups=_groups(rows, names["group"], names["path"]) if "group" in names else None,
         root=path,
         group_by=names.get("group"),
     )
 
 
-def _rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
+def column(path: Path, name: str) -> tuple[str, ...] | None:
+    """Return the groups (N,) that a column of a CSV names; None where it is no CSV or has no such column."""
+    if path.suffix.lower() not in SUFFIXES:
+        return None
+    rows, names = _rows(path)
+    return _groups(rows, name, names["path"]) if rows and name in rows[0] else None
+
+
+def _groups(rows: list[dict[str, str]], column: str, path: str) -> tuple[str, ...]:
+    """An empty cell is a group of its own: those images are not the same person."""
+    return tuple(row[column] or f"{ALONE}{row[path]}" for row in rows)
+
+
+def _lists_images(path: Path) -> bool:
+    try:
+        names = _roles(_table(path, rows=False)[1])
+    except DataError:  # not a table of ours; what is beside it may be
+        return False
+    return "path" in names and "label" in names
+
+
+def _table(path: Path, *, rows: bool = True) -> tuple[list[dict[str, str]], list[str]]:
+    """Return (rows, names of the columns)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            rows, header = list(reader), list(reader.fieldnames or ())
+            header = list(reader.fieldnames or ())
+            return (list(reader) if rows else []), header
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}", do="save it as UTF-8 CSV") from error
+
+
+def _roles(header: list[str]) -> dict[str, str]:
+    """Return the column of each role that has one."""
     lower = {name.strip().lower(): name for name in header}
-    names = {
+    return {
         role: next(lower[alias] for alias in aliases if alias in lower)
         for role, aliases in COLUMNS.items()
         if any(alias in lower for alias in aliases)
     }
+
+
+def _rows(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
+    rows, header = _table(path)
+    lower, names = {name.strip().lower(): name for name in header}, _roles(header)
     for role in ("path", "label"):
         if role not in names:
             close = difflib.get_close_matches(role, lower, n=1, cutoff=0.5)
