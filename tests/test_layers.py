@@ -12,14 +12,15 @@ import flyweight
 
 ROOT = Path(flyweight.__file__).parent
 LAYERS = [
-    "errors", "files", "runtime", "data", "models", "train", "tune", "compress", "export", "measure", "report", "studies",
-    "fit", "api", "cli",
+    "errors", "files", "runtime", "data", "models", "train", "tune", "compress", "export", "measure", "report",
+    "studies", "fit", "api", "cli",
 ]  # fmt: skip
 # Reached early on purpose. recipe: what a recipe is must be known without torch; calibration metrics are pure numpy.
 ALLOWED: set[tuple[str, str]] = set()
 TORCH_FREE = [
     "flyweight.api", "flyweight.cli", "flyweight.cli.fit", "flyweight.cli.train", "flyweight.cli.verify",
-    "flyweight.cli.measure", "flyweight.cli.predict", "flyweight.cli.data", "flyweight.cli.doctor", "flyweight.cli.schema",
+    "flyweight.cli.measure", "flyweight.cli.predict", "flyweight.cli.data", "flyweight.cli.doctor",
+    "flyweight.cli.schema",
     "flyweight.runtime.predict", "flyweight.runtime.timing", "flyweight.data.sources", "flyweight.data.audit",
     "flyweight.data.cache", "flyweight.measure.speed", "flyweight.measure.verify", "flyweight.measure.latency",
     "flyweight.report", "flyweight.models.cost", "flyweight.models.zoo", "flyweight.train.recipe",

@@ -114,6 +114,6 @@ def _shape_policy(recipe: Recipe, preprocess: Preprocess, side: int) -> str:
 
 def _statistics(store: FixedStore | RaggedStore, most: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
     assert isinstance(store, FixedStore)
-    pixels = np.asarray(store.pixels[:: max(1, len(store.pixels) // most)], dtype=np.float64) / 255.0
+    pixels = store.take(np.arange(0, len(store), max(1, len(store) // most))).astype(np.float64) / 255.0
     mean, std = pixels.mean(axis=(0, 1, 2)), pixels.std(axis=(0, 1, 2))
     return tuple(round(float(m), 4) for m in mean), tuple(round(max(float(s), 0.01), 4) for s in std)
