@@ -76,10 +76,12 @@ def _unpack_one(archive: Path, work: Path) -> None:
         if declared > left or count >= MOST_FILES:
             raise _bomb(archive)
         target = work / _safe(archive, name)
-        if target.is_dir() or any(parent.is_file() for parent in target.parents):
-            raise DataError(f"{archive} is damaged: {name!r} is a file and a folder in it", do="fetch it again")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as out:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            out = target.open("wb")
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise DataError(f"{archive} holds {name!r} as a file and as a folder", do="fetch it again") from error
+        with out:
             for block in _blocks(archive, file):
                 left -= len(block)
                 if left < 0:  # whatever the header said

@@ -17,7 +17,7 @@ from flyweight.data.near import near_pairs, thumbnail, thumbnails
 from flyweight.data.split import Split
 from flyweight.errors import DataError
 from flyweight.runtime.environment import usable_cores
-from flyweight.runtime.preprocess import ORIENTATION, decode
+from flyweight.runtime.preprocess import FORMATS, ORIENTATION, decode
 
 Progress = Callable[[int, int], None]
 EXAMPLES = 10
@@ -100,8 +100,8 @@ def audit(dataset: Dataset, split: Split | None = None, *, progress: Progress | 
     broken = {keys(index): found.problem for index, found in enumerate(seen) if found.problem}
     parts = _parts(dataset, split)
     good = np.array([not found.problem for found in seen])
-    hashes = dataset.hashes()
-    groups = _same(hashes)
+    hashes = _hashes(dataset, good)
+    groups = [group for group in _same(hashes) if good[group[0]]]
     small = np.stack([found.small if found.small is not None else np.zeros((16, 16), np.uint8) for found in seen])
     near = [(a, b) for a, b in near_pairs(small) if good[a] and good[b] and hashes[a] != hashes[b]]
     findings = [
@@ -175,7 +175,7 @@ def _look(dataset: Dataset, progress: Progress | None) -> list[_Seen]:
 def _look_at(dataset: Dataset, index: int) -> _Seen:
     source = dataset.images.read(index)
     try:
-        with Image.open(source) as picture:  # type: ignore[arg-type]
+        with Image.open(source, formats=FORMATS) as picture:  # type: ignore[arg-type]
             mode, size = picture.mode, picture.size
             if mode in {"L", "RGB"} and ("transparency" in picture.info):
                 mode = f"{mode}+transparency"
@@ -185,6 +185,15 @@ def _look_at(dataset: Dataset, index: int) -> _Seen:
         return _Seen(problem=error.what)
     except Exception as error:  # whatever Pillow's forty decoders raise on a damaged file
         return _Seen(problem=f"{type(error).__name__}: {error}")
+
+
+def _hashes(dataset: Dataset, good: NDArray[np.bool_]) -> NDArray[np.bytes_]:
+    """Return (N,) content hashes, empty for what cannot be decoded: it may not be readable either."""
+    if good.all():
+        return dataset.hashes()
+    hashes = np.zeros(len(dataset), dtype="S32")
+    hashes[good] = dataset.images.take(np.flatnonzero(good)).hashes()
+    return hashes
 
 
 def _same(hashes: NDArray[np.bytes_]) -> list[NDArray[np.int64]]:

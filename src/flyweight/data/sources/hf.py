@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from flyweight.data.archive import scratch
-from flyweight.data.dataset import Dataset, ImageFiles
+from flyweight.data.dataset import Dataset, ImageFiles, Quarantined
 from flyweight.data.sources.csv_manifest import COLUMNS
 from flyweight.data.sources.folder import PARTS
 from flyweight.errors import DataError, MissingExtraError
 from flyweight.files import write_bytes
+from flyweight.runtime.preprocess import FORMATS
 
 
 def find(path: Path) -> bool:
@@ -26,6 +27,8 @@ def find(path: Path) -> bool:
 
 def read(name: str) -> Dataset:
     """Return a Hugging Face data set of images with one class label; images are written out once, as stored.
+
+    Rows without a label are left out and listed in `quarantined`.
 
     Raises:
         MissingExtraError: The `hf` extra is not installed.
@@ -39,15 +42,26 @@ def read(name: str) -> Dataset:
     files: list[Path] = []
     labels: list[int] = []
     kinds: list[str] = []
+    unlabelled: list[Quarantined] = []
     for part, table in parts.items():
         raw = table.cast_column(image, table.features[image].__class__(decode=False))
         for index, row in enumerate(raw):
+            if row[label] is None or row[label] < 0:  # the hub's way to keep the labels of a test part secret
+                unlabelled.append(Quarantined(f"{part}-{index:07d}", "it has no label"))
+                continue
             files.append(_write(row[image], folder / f"{part}-{index:07d}"))
             labels.append(row[label])
             kinds.append(PARTS.get(part.lower(), ""))
     open_ones = len(set(kinds)) == 1
     images = ImageFiles(folder, tuple(files))
-    return Dataset(Path(name).name, classes, images, np.array(labels, np.int64), None if open_ones else np.array(kinds))
+    return Dataset(
+        Path(name).name,
+        classes,
+        images,
+        np.array(labels, np.int64),
+        None if open_ones else np.array(kinds),
+        quarantined=tuple(unlabelled),
+    )
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -82,7 +96,15 @@ def _columns(name: str, table: Any) -> tuple[str, str]:
 
 def _write(stored: dict[str, Any], stem: Path) -> Path:
     content = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
-    path = stem.with_suffix(f".{(Image.open(io.BytesIO(content)).format or 'png').lower()}")
+    path = stem.with_suffix(f".{_format(content)}")
     if not path.exists():
         write_bytes(path, content)
     return path
+
+
+def _format(content: bytes) -> str:
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            return (picture.format or "png").lower()
+    except (OSError, Image.DecompressionBombError):  # the audit names it; it is not for a source to judge pixels
+        return "unreadable"
