@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import random
 import re
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -32,8 +35,6 @@ def tarred(path: Path, name: str, kind: bytes = tarfile.REGTYPE, content: bytes 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar", "xztar", "bztar"])
 def test_an_archive_of_class_folders_reads_as_the_folder(tmp_path: Path, kind: str) -> None:
-    import shutil
-
     folder = class_folders(tmp_path / "photos")
     archive = shutil.make_archive(str(tmp_path / "a"), kind, tmp_path, "photos")
     assert load_data(archive, cache=tmp_path / "c").fingerprint() == load_data(folder).fingerprint()
@@ -85,3 +86,78 @@ def test_a_cut_archive_is_named_and_nothing_of_it_is_kept(tmp_path: Path, name: 
     with pytest.raises(DataError, match=re.escape(name)):
         unpack([archive], tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
+def test_flipped_bytes_end_in_an_error_that_names_the_archive_or_in_nothing_lost(tmp_path: Path, name: str) -> None:
+    noise = random.Random(name).randbytes(3000)
+    archive = zipped(tmp_path / name, "a", noise) if name == "a.zip" else tarred(tmp_path / name, "a", content=noise)
+    whole, chance = archive.read_bytes(), random.Random(name)
+    refused: list[str] = []
+    for turn in range(60):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[chance.randrange(len(damaged))] ^= chance.randrange(1, 256)
+        archive.write_bytes(damaged)
+        try:
+            unpack([archive], tmp_path / f"cache{turn}")
+        except DataError as error:
+            refused.append(error.what)
+    assert all(name in what for what in refused)
+    assert refused or name == "a.tar"  # a plain tar has a checksum on its headers only
+
+
+def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("cat", b"x")
+        file.writestr("cat/0.png", b"x")
+    with pytest.raises(DataError, match="as a file and as a folder"):
+        unpack([tmp_path / "a.zip"], tmp_path / "cache")
+
+
+def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyweight.data.archive.MOST_FILES", 5)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for n in range(6):
+            file.writestr(f"{n}.png", b"x")
+    with pytest.raises(DataError, match="bomb"):
+        unpack([tmp_path / "a.zip"], tmp_path / "cache")
+
+
+def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", "cat/0.png")
+    first = unpack([archive], tmp_path / "cache")
+    (first / "mark").touch()
+    assert (unpack([archive], tmp_path / "cache") / "mark").exists()
+
+
+def test_a_changed_archive_is_unpacked_again(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", "cat/0.png", b"old")
+    unpack([archive], tmp_path / "cache")
+    zipped(archive, "cat/0.png", b"newer")
+    assert (unpack([archive], tmp_path / "cache") / "cat" / "0.png").read_bytes() == b"newer"
+
+
+def test_of_two_processes_that_unpack_at_once_the_slower_takes_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = zipped(tmp_path / "a.zip", "cat/0.png")
+    real = os.rename
+
+    def overtaken(work: Path, target: Path) -> None:
+        shutil.copytree(work, target)
+        real(work, target)
+
+    monkeypatch.setattr(os, "rename", overtaken)
+    assert (unpack([archive], tmp_path / "cache") / "cat" / "0.png").read_bytes() == b"x"
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_an_encrypted_archive_is_refused_by_name(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", "cat.png")
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flags of the entry, in the directory and before the content
+    content[6] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip.*encrypted"):
+        unpack([archive], tmp_path / "cache")

@@ -104,3 +104,18 @@ def test_data_check_ends_with_1_on_unreadable_images_and_its_list_leaves_them_ou
 def test_data_check_ends_with_0_on_sound_images(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["check", str(class_folders(tmp_path))])
     assert result.exit_code == 0, result.output
+
+
+def test_empty_files_in_two_classes_are_unreadable_and_not_one_image_in_two_classes(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / name / "empty.png").write_bytes(b"")
+    found = looked(tmp_path)
+    assert set(found.unreadable) == {"cat/empty.png", "dog/empty.png"}
+    assert found.duplicates == ()
+
+
+def test_a_link_to_nothing_is_reported_by_name_with_all_the_rest(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert set(looked(tmp_path).unreadable) == {"cat/gone.png"}

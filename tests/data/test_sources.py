@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import pickle
+import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import pytest
 from tests.data.pictures import class_folders, smooth
 
 from flyweight.data.sources import load_data
+from flyweight.data.sources.folder import natural
 from flyweight.data.split import split
-from flyweight.errors import DataError
+from flyweight.errors import DataError, MissingExtraError
 
 
 def write_idx(path: Path, values: np.ndarray, *, packed: bool = False) -> None:
@@ -202,3 +205,170 @@ def test_a_file_that_a_csv_names_and_that_is_gone_is_quoted(tmp_path: Path) -> N
 
 def test_the_sample_is_balanced() -> None:
     assert set(load_data("sample").counts().values()) == {700}
+
+
+def test_a_class_called_train_beside_others_is_a_class(tmp_path: Path) -> None:
+    dataset = load_data(class_folders(tmp_path / "vehicles", classes=("bus", "car", "train")))
+    assert (dataset.classes, dataset.parts) == (("bus", "car", "train"), None)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation", "dev"])
+def test_the_usual_names_of_a_validation_folder_are_understood(tmp_path: Path, name: str) -> None:
+    for part in ("train", name):
+        class_folders(tmp_path / part)
+    assert Counter(load_data(tmp_path).parts.tolist()) == {"train": 6, "val": 6}  # type: ignore[union-attr]
+
+
+def test_a_folder_wrapped_in_another_beside_a_readme_keeps_its_parts_and_classes(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        class_folders(tmp_path / "photos" / "v1" / part)
+    (tmp_path / "README.txt").write_text("photos of 2026")
+    dataset = load_data(tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert Counter(dataset.parts.tolist()) == {"train": 6, "test": 6}  # type: ignore[union-attr]
+
+
+def test_folders_may_be_nested_to_any_depth(tmp_path: Path) -> None:
+    class_folders(tmp_path, classes=("animal/cat", "animal/dog", "plant"))
+    assert load_data(tmp_path).classes == ("animal/cat", "animal/dog", "plant")
+
+
+def test_a_link_to_a_folder_above_ends_and_counts_no_image_twice(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    assert len(load_data(tmp_path)) == 6
+
+
+def test_names_that_differ_in_case_or_zeros_have_one_order() -> None:
+    names = ["Cat", "cat", "a01", "a1", "a2", "10²", "²"]
+    orders = {tuple(sorted(names[turn:] + names[:turn], key=natural)) for turn in range(len(names))}
+    assert len(orders) == 1
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside mnist", "alone"])
+def test_fashion_mnist_has_its_own_files_and_human_names(tmp_path: Path, beside: bool) -> None:
+    if beside:
+        mnist(tmp_path / "MNIST" / "raw")
+    pixels = mnist(tmp_path / "fashion-mnist", packed=True)[::-1]
+    write_idx(tmp_path / "fashion-mnist" / "train-images-idx3-ubyte", pixels[:4])
+    dataset = load_data(f"fashion-mnist:{tmp_path}")
+    assert (dataset.classes[0], dataset.classes[9]) == ("T-shirt/top", "Ankle boot")
+    assert np.array_equal(dataset.images.read(0), pixels[0][..., None])
+
+
+def test_mnist_beside_fashion_mnist_is_mnist(tmp_path: Path) -> None:
+    pixels = mnist(tmp_path / "MNIST" / "raw")
+    mnist(tmp_path / "fashion-mnist")
+    dataset = load_data(f"mnist:{tmp_path}")
+    assert dataset.name == "mnist"
+    assert np.array_equal(dataset.images.read(0), pixels[0][..., None])
+
+
+def test_an_idx_file_cut_inside_its_header_is_named(tmp_path: Path) -> None:
+    mnist(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3, 0]))
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is truncated"):
+        load_data(tmp_path)
+
+
+def test_cifar100_has_its_fine_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for name in ("train", "test"):
+        content = {b"data": np.zeros((2, 3072), np.uint8), b"fine_labels": [2, 1], b"coarse_labels": [0, 0]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    names = {b"fine_label_names": [b"apple", b"bear", b"bee"], b"coarse_label_names": [b"x"]}
+    (folder / "meta").write_bytes(pickle.dumps(names))
+    dataset = load_data(f"cifar100:{tmp_path}")
+    assert (dataset.classes, dataset.labels.tolist()) == (("apple", "bear", "bee"), [2, 1, 2, 1])
+
+
+def test_bytes_of_any_kind_in_a_cifar_file_end_in_an_error_that_names_it(tmp_path: Path) -> None:
+    cifar10(tmp_path)
+    batch = tmp_path / "cifar-10-batches-py" / "data_batch_1"
+    whole, rng = batch.read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole[: int(rng.integers(1, len(whole)))])
+        damaged[:300] = [byte ^ int(rng.integers(0, 256)) if rng.random() < 0.05 else byte for byte in damaged[:300]]
+        batch.write_bytes(damaged)
+        with pytest.raises(DataError, match="data_batch_1"):
+            load_data(tmp_path)
+
+
+def test_class_names_saved_as_bytes_are_text(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, 1, 0, 1]), classes=np.array([b"cat", b"dog"]))
+    assert load_data(tmp_path / "a.npz").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_without_a_class_is_refused_with_its_number(tmp_path: Path, label: int) -> None:
+    images = np.zeros((3, 5, 5), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, 1, label]), classes=np.array(["cat", "dog"]))
+    with pytest.raises(DataError, match=str(label)):
+        load_data(tmp_path / "a.npz")
+
+
+def test_a_table_beside_class_folders_that_lists_no_images_is_passed_over(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    write_csv(tmp_path / "colours.csv", [["class_name", "red", "green"], ["cat", "1", "2"]])
+    assert load_data(tmp_path).classes == ("cat", "dog")
+
+
+def test_two_lists_of_images_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    for name in ("train.csv", "test.csv"):
+        write_csv(tmp_path / name, [["path", "label"], ["cat/0.png", "cat"], ["dog/0.png", "dog"]])
+    with pytest.raises(DataError, match=r"test\.csv, train\.csv"):
+        load_data(tmp_path)
+
+
+def test_tiny_imagenet_without_its_training_images_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01\t0\t0\t1\t1\n")
+    with pytest.raises(DataError, match="no train/CLASS/images"):
+        load_data(tmp_path)
+
+
+def test_tiny_imagenet_is_read_from_its_two_archives_in_a_folder(tmp_path: Path) -> None:
+    root = tmp_path / "tiny-imagenet-200"
+    for name in ("n01", "n02"):
+        (root / "train" / name / "images").mkdir(parents=True)
+        smooth(int(name[1:])).save(root / "train" / name / "images" / f"{name}_0.JPEG")
+    (root / "val" / "images").mkdir(parents=True)
+    smooth(9).save(root / "val" / "images" / "val_0.JPEG")
+    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn02\t0\t0\t1\t1\n")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for part in ("train", "val"):
+        with tarfile.open(packed / f"tiny-imagenet-200-{part}.tar.xz", "w:xz") as archive:
+            archive.add(root / part, f"tiny-imagenet-200/{part}")
+    wanted = load_data(root).fingerprint()
+    assert load_data(f"tiny-imagenet:{packed}").fingerprint() == wanted
+    assert load_data(packed).fingerprint() == wanted
+
+
+def test_rows_of_a_hugging_face_set_without_a_label_are_left_out_by_name(tmp_path: Path) -> None:
+    hf = pytest.importorskip("datasets")
+    features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["a", "b"])})
+    train = hf.Dataset.from_dict({"image": [smooth(n) for n in range(4)], "label": [0, 1, 1, 0]}, features=features)
+    secret = hf.Dataset.from_dict({"image": [smooth(9)], "label": [-1]}, features=features)
+    hf.DatasetDict({"train": train, "test": secret}).save_to_disk(str(tmp_path / "set"))
+    dataset = load_data(tmp_path / "set")
+    assert len(dataset) == 4
+    assert [image.key for image in dataset.quarantined] == ["test-0000000"]
+
+
+def test_hugging_face_data_without_the_package_names_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError) as caught:
+        load_data(f"hf:{tmp_path}")
+    assert 'pip install "flyweight[hf]"' in caught.value.do
+
+
+def test_what_was_found_instead_of_images_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(DataError, match=r"1 entries: notes\.txt"):
+        load_data(tmp_path)

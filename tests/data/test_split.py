@@ -153,3 +153,12 @@ def test_sixty_thousand_images_are_split_at_once() -> None:
     start = time.process_time()
     split(dataset)
     assert time.process_time() - start < 5  # 0.3 s measured; a Python loop over pixels would take minutes
+
+
+def test_a_class_that_chance_left_without_validation_gets_one_image_and_copies_go_with_it() -> None:
+    dataset = noise(12, classes=2)
+    twice = dataset.take(np.concatenate([np.arange(12), np.arange(12)]))
+    found = split(replace(twice, parts=np.array(["train"] * 24)), val_fraction=1e-9, test_fraction=0.3, seed=1)
+    where = side(found, 24)
+    assert where[:12] == where[12:]
+    assert np.bincount(twice.labels[found.val]).tolist() == [2, 2]
