@@ -102,14 +102,24 @@ def _memory(path: Path, threads: int) -> dict[str, float]:
     return {"memory": float(found.peak_bytes), "memory_increment": float(found.increment_bytes)}
 
 
-def train_price(architecture: Architecture, batch_size: int = 64, least_seconds: float = 0.15) -> float:
-    """Return training seconds per image on this machine: the fastest of a few steps."""
+def train_price(architecture: Architecture) -> float:
+    """Return training seconds per image on this machine: the fastest of a few steps, with one thread or with all."""
+    threads = torch.get_num_threads()
+    prices = []
+    for count in sorted({1, threads}):
+        torch.set_num_threads(count)
+        prices.append(_price(architecture, count))
+    torch.set_num_threads(threads)
+    return min(prices)
+
+
+def _price(architecture: Architecture, threads: int, batch_size: int = 64, least_seconds: float = 0.1) -> float:
     plan = Resolved(
         device="cpu",
         precision="fp32",
         channels_last=True,
         compile=False,
-        threads=torch.get_num_threads(),
+        threads=threads,
         micro_batch=batch_size,
         resident=True,
         image_size=architecture.image_size,
