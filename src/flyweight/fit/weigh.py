@@ -106,9 +106,9 @@ def train_price(architecture: Architecture) -> float:
     """Return training seconds per image on this machine: the fastest of a few steps, with one thread or with all."""
     threads = torch.get_num_threads()
     prices = []
-    for count in sorted({1, threads}):
-        torch.set_num_threads(count)
-        prices.append(_price(architecture, count))
+    for tried in sorted({1, threads}):
+        torch.set_num_threads(tried)
+        prices.append(_price(architecture, tried))
     torch.set_num_threads(threads)
     return min(prices)
 
