@@ -54,7 +54,7 @@ def candidates_for(native: int, models: Iterable[str] = (), sizes: Iterable[int]
     found = [Candidate(name, size) for size in (tuple(sizes) or default_sizes(native)) for name in names]
     if not found:
         raise BudgetError("there is no candidate to fit", do="name at least one network with --models")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def default_sizes(native: int) -> tuple[int, int]:

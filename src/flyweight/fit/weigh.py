@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from flyweight.export.onnx import export_untrained
+from flyweight.files import write_json
 from flyweight.fit.candidates import Candidate
 from flyweight.measure.budget import Budget, Check
 from flyweight.measure.latency import LatencyResult
@@ -22,6 +24,8 @@ from flyweight.train.loop import State, Stepper
 from flyweight.train.optim import make_optimizer
 from flyweight.train.probe import on_device
 from flyweight.train.recipe import Recipe, Resolved
+
+WEIGHED = "weighed.json"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ def weigh(
         ModelError, ExportError: A candidate cannot be built or exported.
         OutputError: The folder cannot be written.
     """
+    known = _remembered(folder / WEIGHED, candidates, budget, threads)
+    if known:
+        return known
     architectures = [Architecture(c.model, num_classes, channels, c.image_size) for c in candidates]
     files = []
     for done, (candidate, architecture) in enumerate(zip(candidates, architectures, strict=True)):
@@ -80,7 +87,37 @@ def weigh(
         checks = tuple(budget.check(values))
         price = train_price(architecture) if all(check.status != "violated" for check in checks) else 0.0
         weighed.append(Weighed(candidate, values, timing.as_dict(), checks, threads, price))
+    write_json(folder / WEIGHED, [{**_plain(entry), "budget": budget.text} for entry in weighed])
     return weighed
+
+
+def _plain(entry: Weighed) -> dict[str, Any]:
+    return {
+        "name": entry.candidate.name,
+        "values": entry.values,
+        "latency": entry.latency,
+        "threads": entry.threads,
+        "train_seconds_per_image": entry.train_seconds_per_image,
+    }
+
+
+def _remembered(path: Path, candidates: Sequence[Candidate], budget: Budget, threads: int) -> list[Weighed]:
+    """Return what a stopped run measured: prices decide how long each candidate trains, so they must not change."""
+    rows = json.loads(path.read_text("utf-8")) if path.exists() else []
+    asked = [(candidate.name, threads, budget.text) for candidate in candidates]
+    if [(row["name"], row["threads"], row["budget"]) for row in rows] != asked:
+        return []
+    return [
+        Weighed(
+            candidate,
+            row["values"],
+            row["latency"],
+            tuple(budget.check(row["values"])),
+            threads,
+            row["train_seconds_per_image"],
+        )
+        for candidate, row in zip(candidates, rows, strict=True)
+    ]
 
 
 def _values(path: Path, timing: LatencyResult, peak: dict[str, float] | None) -> dict[str, float | None]:

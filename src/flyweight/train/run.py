@@ -75,6 +75,8 @@ def run(
         OutputError: The folder cannot be written.
     """
     out = Path(out)
+    for left in out.glob(".*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     if (out / FACTS).exists():
         _same_recipe(recipe, out)
         yield Finished(Trained.load(out))
