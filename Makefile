@@ -3,6 +3,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: setup demo test test-slow lint format claims lock clean
 
@@ -10,10 +11,11 @@ setup: $(READY)
 
 $(READY): pyproject.toml requirements/lock.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -r requirements/lock.txt
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps -e .
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	@$(PIP) install uv || echo "uv cannot be had: pip installs the same versions, only slower"
+	@if test -x $(BIN)/uv; then install="$(BIN)/uv pip install --quiet --python $(BIN)/python"; \
+	else install="$(PIP) install"; fi; \
+	$$install -r requirements/lock.txt && $$install --no-deps -e .
 	@touch $@
 
 demo: setup

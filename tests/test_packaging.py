@@ -51,7 +51,10 @@ def clean(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_sdist_holds_the_recipes_the_sample_and_the_licence(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as file:
         names = {name.split("/", 1)[-1] for name in file.getnames()}
-    assert {"LICENSE", "src/flyweight/train/recipes/smoke.yaml", "src/flyweight/report/page/report.html.j2"} <= names
+    assert {
+        "LICENSE", "NOTICE", "src/flyweight/train/recipes/smoke.yaml", "src/flyweight/report/page/report.html.j2",
+        "src/flyweight/data/sample/fashion.npz", "src/flyweight/data/sample/LICENSE",
+    } <= names  # fmt: skip
 
 
 def test_the_base_install_has_no_torch(clean: Path, tmp_path: Path) -> None:

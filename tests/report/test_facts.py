@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from flyweight.errors import DataError, OutputError
-from flyweight.report import CandidateFacts, EpochRow, Facts, build_report, load_facts
+from flyweight.report import BudgetCheck, CandidateFacts, EpochRow, Facts, build_report, load_facts
 from flyweight.report.build import SECTIONS, why_absent
 from flyweight.report.sample import sample_facts
 
@@ -44,9 +45,14 @@ def test_a_status_nobody_knows_is_refused() -> None:
         CandidateFacts(name="n", image_size=8, status="excellent")
 
 
-def test_a_loss_that_is_not_finite_counts_as_not_known(tmp_path: Path) -> None:
-    row = EpochRow(epoch=1, train_loss=float("nan"), val_loss=float("inf"))
-    assert (row.train_loss, row.val_loss) == (None, None)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), np.float64("-inf")])
+def test_a_loss_that_is_not_finite_counts_as_not_known(value: float) -> None:
+    assert EpochRow(epoch=1, train_loss=value).train_loss is None
+
+
+def test_a_limit_that_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        BudgetCheck(metric="size", limit=float("inf"), status="met")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import ImageColor
 from tests.report.browser import Browser, find_chromium
 
 from flyweight.report import Facts, build_report
@@ -41,6 +43,19 @@ def assert_fits(browser: Browser, width: int) -> None:
     assert (
         browser.run(wide + f"e => e.getBoundingClientRect().right > {width} + 0.5).map(e => e.className + e.id)") == []
     )
+
+
+def assert_names_apart(browser: Browser) -> None:
+    """Neighbouring names along the axes of the matrix do not run into each other."""
+    boxes = "[...document.querySelectorAll('#plot-confusion .ytick text')].map(t => t.getBoundingClientRect())"
+    room = browser.run(f"(b => b.slice(1).map((r, i) => r.top - b[i].bottom))({boxes})")
+    assert room
+    assert min(room) >= -2  # a box is a little taller than its letters
+    # Names that lie at 45 degrees need their own height times the root of 2 from one to the next.
+    lefts = browser.run("[...document.querySelectorAll('#plot-confusion .xtick text')].map("
+                        "t => t.getBoundingClientRect().right)")  # fmt: skip
+    size = browser.run("parseFloat(getComputedStyle(document.querySelector('#plot-confusion .xtick text')).fontSize)")
+    assert min(b - a for a, b in itertools.pairwise(lefts)) >= size
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -90,16 +105,36 @@ def test_class_names_with_markup_stay_words(browser: Browser, tmp_path: Path) ->
     assert browser.problems() == []
 
 
-@pytest.mark.parametrize("size", [2, 200])
+@pytest.mark.parametrize("size", [2, 15, 200])
 def test_few_and_many_classes_fit_the_phone(browser: Browser, tmp_path: Path, size: int) -> None:
     browser.open(build_report(sample_facts([f"n{i:08} a rather long name" for i in range(size)]), tmp_path).html, 390)
     assert_fits(browser, 390)
     assert browser.run("document.querySelectorAll('#classes tbody tr').length") == size
-    # Neighbouring names on the vertical axis do not run into each other.
-    boxes = "[...document.querySelectorAll('#plot-confusion .ytick text')].map(t => t.getBoundingClientRect())"
-    gaps = browser.run(f"(b => b.slice(1).map((r, i) => r.top - b[i].top))({boxes})")
-    assert gaps
-    assert min(gaps) >= 8
+    assert_names_apart(browser)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_counts_of_the_diagonal_stand_out_from_their_colour(browser: Browser, sample: Path, dark: bool) -> None:
+    browser.open(sample, 1280, dark=dark)
+    written = browser.run("[...document.querySelectorAll('#plot-confusion .heatmap-label text')].map("
+                          "t => [t.textContent, getComputedStyle(t).fill])")  # fmt: skip
+    counts = sample_facts().confusion
+    biggest = str(max(counts[i][i] for i in range(len(counts))))
+    ink = next(colour for text, colour in written if text == biggest)
+    cell = browser.run("getComputedStyle(document.documentElement).getPropertyValue('--scale1').trim()")
+    assert contrast(ink, cell) >= 4.5  # WCAG AA
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [c / 255 for c in ImageColor.getrgb(colour)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
 
 
 def test_a_report_of_nothing_still_has_every_section_and_says_why(browser: Browser, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ says why in `absent`. Numbers that are not finite are taken as not known.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, SupportsFloat
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -17,7 +17,8 @@ STATUSES = (
 
 
 def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    # SupportsFloat: a NaN of NumPy's float32 is no Python float, but pydantic would take it for one.
+    return None if isinstance(value, SupportsFloat) and not math.isfinite(float(value)) else value
 
 
 Number = Annotated[float | None, BeforeValidator(_finite)]
@@ -25,9 +26,11 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Fact(BaseModel):
-    """A frozen value that refuses unknown names."""
+    """A frozen value that refuses unknown names, and numbers that JSON cannot hold where one must be known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
 
 class Measured(Fact):

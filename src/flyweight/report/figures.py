@@ -119,8 +119,8 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure
     if size <= SHOWN_COUNTS:
         trace |= {"text": [[str(n) if n else "" for n in row] for row in counts], "texttemplate": "%{text}"}
     layout = {
-        "xaxis": {**ticks, "title": {"text": "called"}, "tickangle": -45 if size > 2 else 0},
-        "yaxis": {**ticks, "title": {"text": "true"}, "autorange": "reversed"},
+        "xaxis": {**ticks, "title": {"text": "called", "standoff": 12}, "tickangle": -45 if size > 2 else 0},
+        "yaxis": {**ticks, "title": {"text": "true", "standoff": 14}, "autorange": "reversed"},
     }
     return {"data": [trace], "layout": layout, "square": True, "classes": size}
 

@@ -25,6 +25,14 @@
     return (key === "color" || key === "colorscale") && colours[value] ? colours[value] : value;
   }
 
+  // On a phone a matrix has room for some dozen names along an axis; the hover and the tables name every class.
+  function thin(axis) {
+    var step = Math.ceil(axis.tickvals.length / 14);
+    function kept(_, i) { return i % step === 0; }
+    axis.tickvals = axis.tickvals.filter(kept);
+    axis.ticktext = axis.ticktext.filter(kept);
+  }
+
   function draw(id, print) {
     var figure = figures[id], element = document.getElementById(id), colours = palette(print);
     var width = element.clientWidth, narrow = width < 560;
@@ -34,7 +42,11 @@
     layout.yaxis = Object.assign({}, axis, layout.yaxis);
     if (figure.square) {
       layout.height = Math.min(width, figure.classes <= 4 ? 420 : 760);
-      if (narrow) { delete layout.yaxis.title; }
+      if (narrow) {
+        delete layout.yaxis.title;
+        thin(layout.xaxis);
+        thin(layout.yaxis);
+      }
       if (narrow && figure.classes > 12) { data.forEach(function (trace) { delete trace.texttemplate; }); }
     } else if (narrow) {
       layout.height = Math.round(layout.height * 0.85);
