@@ -33,15 +33,16 @@ def train(
     from flyweight.data.sources import load_data
     from flyweight.export import export
     from flyweight.train.recipe import load_recipe
-    from flyweight.train.run import Finished, run
+    from flyweight.train.run import Finished, Resolving, run
 
     chosen = load_recipe(recipe).with_settings(set_ or [])
     group = group or chosen.data.group
     dataset = leave_out(load_data(data, group=group), quarantine)
-    trained = None
+    trained, epochs = None, chosen.total_epochs
     with TrainingProgress(quiet=as_json) as bars:
         for event in run(dataset, chosen, out, device=device, progress=bars.decoded):
-            bars.show(event, chosen.epochs)
+            epochs = event.recipe.total_epochs if isinstance(event, Resolving) else epochs
+            bars.show(event, epochs)
             trained = event.trained if isinstance(event, Finished) else trained
     assert trained is not None
     shipped = export(trained, dataset, bundle or out / "bundle")

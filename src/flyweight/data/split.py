@@ -39,21 +39,24 @@ def split(
     val_fraction: float = 0.1,
     test_fraction: float = 0.15,
     seed: int = 0,
+    fold: int = 0,
     keep_official: bool = True,
 ) -> Split:
     """Divide a data set by a hash of each image's content, or of its group.
 
     Official val and test parts are kept. Of the rest (an official train part, and what the source leaves open),
     `test_fraction` is sealed where there is no official test part and `val_fraction` of what remains validates where
-    there is no official validation part.
+    there is no official validation part. `fold` says which of the 1 / `val_fraction` equal slices validates: over all
+    of them every image does so once (K-fold cross-validation).
 
     Raises:
-        DataError: A class has no image in a part.
+        DataError: A class has no image in a part, or there is no such fold.
     """
     rule = {
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
         "seed": seed,
+        "fold": fold,
         "keep_official": keep_official,
         "grouped": dataset.groups is not None,
         "group": dataset.group_by,
@@ -70,16 +73,23 @@ def split_from_rule(dataset: Dataset, rule: dict[str, Any]) -> Split:
     try:
         val_fraction, test_fraction = float(rule["val_fraction"]), float(rule["test_fraction"])
         seed, official = int(rule["seed"]), bool(rule["keep_official"])
+        fold = int(rule.get("fold", 0))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the split rule {rule!r} lacks {error}", do="use the rule that flyweight wrote") from error
+    if not 0 <= fold < max(1, round(1 / val_fraction)):
+        raise DataError(
+            f"there is no fold {fold} of {round(1 / val_fraction)} (val_fraction is {val_fraction:g})",
+            do=f"choose a fold from 0 to {round(1 / val_fraction) - 1}, or a smaller data.val_fraction",
+        )
     parts = _official(dataset) if official else np.full(len(dataset), "", dtype="<U5")
     chance = _chance(dataset, seed)
     own = {name for name in ("val", "test") if (parts == name).any()}
     rest = (parts == "") | (parts == "train")
     parts[rest] = "train"
     if "val" not in own:
-        cut = val_fraction if "test" in own else test_fraction + (1.0 - test_fraction) * val_fraction
-        parts[rest & (chance < cut)] = "val"
+        sealed = 0.0 if "test" in own else test_fraction
+        low, high = (sealed + (1.0 - sealed) * val_fraction * place for place in (fold, fold + 1))
+        parts[rest & (low <= chance) & (chance < high)] = "val"
     if "test" not in own:
         parts[rest & (chance < test_fraction)] = "test"
     if "val" not in own:

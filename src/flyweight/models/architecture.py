@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flyweight.errors import ModelError
 from flyweight.models.adapt import adapt_stem, default_min_map
+from flyweight.models.dual import DualInput, merge
 from flyweight.models.fold import fold_network
 from flyweight.models.zoo import find
 
@@ -75,16 +76,19 @@ class Architecture:
         Raises:
             ModelError: Unknown name, arguments or surgery, or an input that is too small.
         """
-        args = dict(self.args)
-        min_map = int(args.pop("min_map", default_min_map(self.image_size)))
-        net = find(self.name).make(self.num_classes, self.in_chans, self.image_size, **args)
-        net = adapt_stem(net, self.name, self.in_chans, self.image_size, min_map)
         network: nn.Module = nn.Sequential()
         network.add_module("normalize", Normalize(self.mean, self.std))
-        network.add_module("net", net)
+        network.add_module("net", self.bare())
         for step in self.surgery:
             network = SURGERY[step["op"]](network, self, step)
         return network
+
+    def bare(self) -> nn.Module:
+        """Return the network without normalisation and surgery: normalised images (N, C, S, S) to logits (N, K)."""
+        args = dict(self.args)
+        min_map = int(args.pop("min_map", default_min_map(self.image_size)))
+        net = find(self.name).make(self.num_classes, self.in_chans, self.image_size, **args)
+        return adapt_stem(net, self.name, self.in_chans, self.image_size, min_map)
 
     def example(self, n: int = 1) -> Tensor:
         """Return blank images (n, C, S, S) uint8."""
@@ -136,8 +140,21 @@ def _fold_step(network: nn.Module, architecture: Architecture, step: Mapping[str
     return fold_network(network, architecture.example())
 
 
+def _dual_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
+    return DualInput(network.get_submodule("normalize"), network.get_submodule("net"), architecture.bare())
+
+
+def _merge_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
+    if not isinstance(network, DualInput):
+        raise ModelError(
+            f"merge is not preceded by dual in the surgery of {architecture.name!r}",
+            do='write {"op": "dual"} before {"op": "merge"}',
+        )
+    return merge(network, architecture.example(), hidden=int(step["hidden"]), outputs=step["outputs"])
+
+
 # Every operation that changes a network's structure after building; a step of `Architecture.surgery` names one.
-SURGERY = {"fold": _fold_step}
+SURGERY = {"fold": _fold_step, "dual": _dual_step, "merge": _merge_step}
 
 
 def _check(architecture: Architecture) -> None:

@@ -120,7 +120,7 @@ def _tiny_net(
         return getattr(tiny, maker)(num_classes, in_chans, image_size, **{**defaults, **args})
     except TypeError as error:
         raise ModelError(
-            f"{maker} cannot be built with {args}: {error}", do="use width, or depth for tiny_resnet"
+            f"{maker} cannot be built with {args}: {error}", do="use width; depth for tiny_resnet; widths for pool_cnn"
         ) from error
 
 
@@ -148,6 +148,7 @@ def _tiny_entries() -> list[Entry]:
     for layers, depth, widths in ((8, 1, (4, 8, 12, 16, 24, 32)), (14, 2, (8, 16)), (20, 3, (8, 16))):
         for w in widths:
             rows.append((f"tiny_resnet{layers}_{w}", "tiny_resnet", {"width": w, "depth": depth}, "arXiv:1512.03385"))
+    rows.append(("pool_cnn", "pool_cnn", {}, "arXiv:2501.15547"))
     return [
         Entry(name, maker, "flyweight", partial(_tiny_net, maker, defaults), paper, "Apache-2.0")
         for name, maker, defaults, paper in rows

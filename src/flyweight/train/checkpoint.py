@@ -12,7 +12,7 @@ from flyweight.errors import TrainingError
 from flyweight.files import write_bytes
 from flyweight.train.loop import State
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(state: State, path: Path) -> None:
@@ -26,7 +26,7 @@ def save_checkpoint(state: State, path: Path) -> None:
         "network": state.network.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "average": state.average.state_dict() if state.average else None,
-        "position": {"epoch": state.epoch, "step": state.step, "images_seen": state.images_seen},
+        "position": {"stage": state.stage, "epoch": state.epoch, "step": state.step, "images_seen": state.images_seen},
         "loss_sum": state.loss_sum,
         "history": state.history,
         "best": state.best,
@@ -36,23 +36,40 @@ def save_checkpoint(state: State, path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def checkpoint_stage(path: Path) -> int:
+    """Return the stage in which a checkpoint was written; raises as `load_checkpoint`."""
+    return int(_read(path, "cpu")["position"]["stage"])
+
+
 def load_checkpoint(state: State, path: Path, device: str) -> None:
     """Put what `save_checkpoint` wrote back into `state`. There is no random state: see `loop.py`.
 
     Raises:
         TrainingError: The file is no checkpoint, or of another network.
     """
+    content = _read(path, device)
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         state.network.load_state_dict(content["network"])
         state.optimizer.load_state_dict(content["optimizer"])
         if state.average is not None:
             state.average.load_state_dict(content["average"])
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError, TypeError) as error:
-        raise TrainingError(
-            f"{path} cannot be resumed: {str(error).splitlines()[0]}",
-            do="start again in an empty folder, or with --restart",
-        ) from error
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise _unusable(path, error) from error
     position = content["position"]
     state.epoch, state.step, state.images_seen = position["epoch"], position["step"], position["images_seen"]
     state.loss_sum, state.history, state.best = content["loss_sum"], content["history"], content["best"]
+
+
+def _read(path: Path, device: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError, TypeError) as error:
+        raise _unusable(path, error) from error
+    if content.get("format") != FORMAT:
+        raise _unusable(path, ValueError(f"it has format {content.get('format')}, this version writes {FORMAT}"))
+    return content
+
+
+def _unusable(path: Path, error: Exception) -> TrainingError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return TrainingError(f"{path} cannot be resumed: {first}", do="start again in an empty folder")

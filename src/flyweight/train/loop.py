@@ -31,12 +31,14 @@ class State:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     average: Average | None = None
-    epoch: int = 0
+    stage: int = 0
+    epoch: int = 0  # within the stage
     step: int = 0  # within the epoch
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     images_seen: int = 0  # within the epoch
+    macs_per_image: float = 0.0  # of a forward and backward pass
     history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Any] | None = None  # {"accuracy", "epoch", "weights"} where the recipe selects the best
+    best: dict[str, Any] | None = None  # {"accuracy", "row", "weights"} where the recipe selects the best
 
     @property
     def judged(self) -> nn.Module:
@@ -46,7 +48,7 @@ class State:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimizer step was made: `step` of `steps` in `epoch` (from 0)."""
+    """One optimizer step was made: `step` of `steps` in `epoch` (from 0, over all stages)."""
 
     epoch: int
     step: int
@@ -61,7 +63,7 @@ class EpochDone:
 
 
 def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Batches) -> Iterator[StepDone | EpochDone]:
-    """Train until `recipe.epochs`, from wherever `state` stands.
+    """Train until `recipe.epochs` or the end of patience, from wherever `state` stands.
 
     Raises:
         TrainingError: The loss became NaN or infinite, or one image does not fit into memory.
@@ -69,6 +71,8 @@ def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Bat
     steps = len(train_batches)
     take_step = Stepper(state, recipe)
     for epoch in range(state.epoch, recipe.epochs):
+        if out_of_patience(state, recipe):
+            return
         started, seen_before = time.perf_counter(), state.images_seen
         for images, targets in train_batches.epoch(epoch, start=state.step):
             seed_step(recipe.seed, epoch, state.step)
@@ -78,10 +82,12 @@ def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Bat
             state.step += 1
             if state.step % CHECK_EVERY == 0 or state.step == steps:
                 _stop_if_not_finite(state, recipe, steps)
-            yield StepDone(epoch, state.step, steps)
+            yield StepDone(len(state.history), state.step, steps)
         seconds = time.perf_counter() - started
         last = learning_rate(recipe, (epoch + 1 - 1 / steps) / recipe.epochs)
-        row = {"epoch": epoch + 1, "lr": last, "train_loss": float(state.loss_sum) / max(state.images_seen, 1)}
+        row = {"epoch": len(state.history) + 1, "stage": state.stage, "lr": last}
+        row |= {"train_loss": float(state.loss_sum) / max(state.images_seen, 1)}
+        row |= {"train_macs": state.macs_per_image * state.images_seen}
         row |= {"images_per_second": (state.images_seen - seen_before) / seconds, "train_seconds": seconds}
         row |= validate(state.judged, val_batches, recipe)
         _finish_epoch(state, recipe, row)
@@ -97,6 +103,7 @@ class Stepper:
         self.autocast = torch.autocast(plan.device.split(":")[0], torch.bfloat16, enabled=plan.precision == "bf16")
         self.weights = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=plan.device)
         self.forward: Any = torch.compile(state.network) if plan.compile else state.network
+        self.frozen_norms = [module for module in state.network.modules() if _is_frozen_norm(module)]
 
     def __call__(self, images: Tensor, targets: Tensor, lr: float) -> Tensor:
         """Return the mean loss (0-dim, on the device, not waited for)."""
@@ -113,7 +120,7 @@ class Stepper:
     def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
         while True:
             try:
-                return self._passes(images, targets)
+                return self.passes(images, targets)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -124,19 +131,27 @@ class Stepper:
                     ) from error
                 self.micro_batch = (min(self.micro_batch, len(images)) + 1) // 2
 
-    def _passes(self, images: Tensor, targets: Tensor) -> Tensor:
+    def passes(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Run forward and backward over a batch, in parts that fit into memory; return the mean loss."""
         self.state.network.train()
+        for norm in self.frozen_norms:  # its running statistics belong to the weights that do not move
+            norm.eval()
         self.state.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=images.device)
         for part, wanted in zip(images.split(self.micro_batch), targets.split(self.micro_batch), strict=True):
             with self.autocast:
                 logits = self.forward(part)
-            loss = F.cross_entropy(
-                logits.float(), wanted, weight=self.weights, label_smoothing=self.recipe.label_smoothing
-            ) * (len(part) / len(images))
+            loss = self._loss(logits.float(), wanted) * (len(part) / len(images))
             loss.backward()
             total += loss.detach()
         return total
+
+    def _loss(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Return the cross-entropy of logits (N, K), or the sum of those of each output of (N, outputs, K)."""
+        outputs = logits.unbind(1) if logits.dim() == 3 else (logits,)
+        smoothing = self.recipe.label_smoothing
+        losses = [F.cross_entropy(one, wanted, weight=self.weights, label_smoothing=smoothing) for one in outputs]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
 
 def predict_logits(network: nn.Module, batches: Batches, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -163,7 +178,21 @@ def validate(network: nn.Module, batches: Batches, recipe: Recipe) -> dict[str, 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
     """Make dropout and stochastic depth of one step a function of (seed, epoch, step)."""
-    torch.manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
+    torch.manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63)
+
+
+def out_of_patience(state: State, recipe: Recipe) -> bool:
+    """True when the best epoch lies `recipe.patience` epochs back."""
+    return recipe.patience is not None and state.best is not None and _since_best(state) >= recipe.patience
+
+
+def _since_best(state: State) -> int:
+    return len(state.history) - 1 - int(state.best["row"]) if state.best else 0
+
+
+def _is_frozen_norm(module: nn.Module) -> bool:
+    batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return batch_norm and module.weight is not None and not module.weight.requires_grad
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -185,8 +214,9 @@ def _stop_if_not_finite(state: State, recipe: Recipe, steps: int) -> None:
 
 def _finish_epoch(state: State, recipe: Recipe, row: dict[str, float]) -> None:
     state.history.append(row)
-    if recipe.select == "best" and (state.best is None or row["val_accuracy"] > state.best["accuracy"]):
+    keeps_best = recipe.select == "best" or recipe.patience is not None
+    if keeps_best and (state.best is None or row["val_accuracy"] > state.best["accuracy"]):
         weights = {name: value.detach().clone() for name, value in state.judged.state_dict().items()}
-        state.best = {"accuracy": row["val_accuracy"], "epoch": state.epoch + 1, "weights": weights}
+        state.best = {"accuracy": row["val_accuracy"], "row": len(state.history) - 1, "weights": weights}
     state.epoch, state.step, state.images_seen = state.epoch + 1, 0, 0
     state.loss_sum = torch.zeros_like(state.loss_sum)

@@ -83,7 +83,13 @@ def prepare(
 
 def split_for(dataset: Dataset, data: DataPart) -> Split:
     """Return the split that the recipe's data part asks for."""
-    return split(dataset, val_fraction=data.val_fraction, test_fraction=data.test_fraction, seed=data.split_seed)
+    return split(
+        dataset,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
+        fold=data.val_fold,
+    )
 
 
 def native_shape(dataset: Dataset, looked_at: int = 64) -> tuple[int, int]:

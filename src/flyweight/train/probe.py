@@ -54,7 +54,7 @@ def resolve(recipe: Recipe, prepared: Prepared, build: Build, sample: Sample, *,
         sampling=sampling,
     )
     plan = _fit_micro_batch(recipe, plan, build, sample)
-    images = recipe.epochs * len(prepared.split.train)
+    images = recipe.total_epochs * len(prepared.split.train)
     return recipe.model_copy(update={"resolved": _fastest(recipe, plan, build, sample, images)})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flyweight.data.policy import AugmentPolicy
 from flyweight.errors import RecipeError
@@ -42,6 +42,7 @@ class DataPart(_Part):
         val_fraction: Share of the training images kept for validation, by content hash.
         test_fraction: Share sealed as test part where the source has no official one.
         group: Column, or pattern with one group, naming what must stay on one side of the split.
+        val_fold: Which slice of `val_fraction` validates, from 0: over all of them, K-fold cross-validation.
         split_seed: Salt of the split.
     """
 
@@ -53,6 +54,7 @@ class DataPart(_Part):
     val_fraction: float = Field(default=0.1, gt=0.0, lt=0.9)
     test_fraction: float = Field(default=0.15, gt=0.0, lt=0.9)
     group: str | None = None
+    val_fold: int = Field(default=0, ge=0)
     split_seed: int = 0
 
 
@@ -83,6 +85,54 @@ class SchedulePart(_Part):
     factor: float = Field(default=0.1, gt=0.0, lt=1.0)
 
 
+class MergePart(_Part):
+    """How a dual network becomes one.
+
+    Attributes:
+        hidden: Width of the dense layer between the two outputs and the classes.
+        outputs: What is concatenated: the sub-models' logits, or their probabilities.
+    """
+
+    hidden: int = Field(default=32, ge=1)
+    outputs: Literal["logits", "probs"] = "logits"
+
+
+class StagePart(_Part):
+    """One stage of a run that has several. What is None is the recipe's.
+
+    Attributes:
+        network: single: the model; dual: two of it side by side, with an output and a loss each; merged: both outputs
+            into a new head. A dual stage may be followed by dual and merged ones.
+        views: What the two sub-models see: split: the first `augment`, the second `second_view`; same: both `augment`.
+        unfreeze: What learns: all; top_down: the last layer, then one release more at a time, down to the first;
+            a number: the last so many layers; a name: that layer or block and all that run after it.
+        releases: In how many equal releases top_down goes; None: layer by layer.
+        epochs: Of the stage; with top_down of each release.
+        patience: Epochs without a better val_accuracy after which the stage ends and its best weights are taken.
+    """
+
+    name: str = ""
+    network: Literal["single", "dual", "merged"] = "single"
+    views: Literal["same", "split"] = "same"
+    unfreeze: Literal["all", "top_down"] | Annotated[int, Field(ge=1)] | str = "all"
+    releases: int | None = Field(default=None, ge=1)
+    epochs: int = Field(default=5, ge=1)
+    optim: OptimPart | None = None
+    schedule: SchedulePart | None = None
+    augment: AugmentPolicy | None = None
+    patience: int | None = Field(default=None, ge=1)
+    epoch_images: int | None = Field(default=None, ge=2)
+
+
+class PlannedStage(_Part):
+    """One stage as it will run: `stage` is its place in the recipe, `layers` learn (the last to run; None: all)."""
+
+    stage: int
+    name: str
+    epochs: int
+    layers: int | None = None
+
+
 class Resolved(_Part):
     """What probing decided before step 1; a resumed run takes it as it stands and never probes again.
 
@@ -92,6 +142,7 @@ class Resolved(_Part):
         class_weights: Loss weight of each class, mean 1; None: all the same.
         sampling: True where classes are drawn equally often.
         probe: Training images per second of each combination tried.
+        stages: What the recipe's stages came to with this network.
     """
 
     device: str
@@ -109,13 +160,15 @@ class Resolved(_Part):
     class_weights: tuple[float, ...] | None = None
     sampling: bool = False
     probe: dict[str, float] = Field(default_factory=dict)
+    stages: tuple[PlannedStage, ...] = ()
 
 
 class Recipe(_Part):
     """One training run. Every field has a default; the shipped recipes state the result they give.
 
     Attributes:
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; of a recipe with stages, the stages say.
+        epoch_images: Training images in an epoch, drawn anew for each; None: all.
         batch_size: Images per optimizer step, whatever the memory allows at once.
         label_smoothing: Share of each target spread over all classes.
         clip_grad_norm: Largest norm of the gradient; None: not clipped.
@@ -123,6 +176,11 @@ class Recipe(_Part):
         balance: What to do about unequal classes: none, loss (class weights), sampling, or auto: loss where the
             largest class has over five times the images of the smallest.
         select: Which epoch's weights are kept: the last, or the best on validation.
+        patience: Epochs without a better val_accuracy after which training ends and the best weights are taken.
+        stages: Stages of training in turn, each with its own network form, layers, length and rate; none: one stage,
+            the recipe itself.
+        second_view: Random changes of the images that the second of two sub-models sees.
+        merge: How the two become one.
         precision, channels_last, compile, threads: auto: chosen by a short probe, then written down.
         expected: Measured results of this recipe, for people; not read by the program.
     """
@@ -142,6 +200,11 @@ class Recipe(_Part):
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
     balance: Literal["auto", "none", "loss", "sampling"] = "auto"
     select: Literal["last", "best"] = "last"
+    patience: int | None = Field(default=None, ge=1)
+    epoch_images: int | None = Field(default=None, ge=2)
+    stages: tuple[StagePart, ...] = ()
+    second_view: AugmentPolicy | None = None
+    merge: MergePart = MergePart()
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto"] | Precision = "auto"
     channels_last: Literal["auto"] | bool = "auto"
@@ -164,6 +227,24 @@ class Recipe(_Part):
         """Write the recipe as YAML, whole or not at all."""
         content = self.model_dump(mode="json", exclude_none=True)
         write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    @model_validator(mode="after")
+    def _stages_can_follow_each_other(self) -> Recipe:
+        forms = [stage.network for stage in self.stages]
+        order = {"dual": 0, "merged": 1}
+        if "single" in forms and set(forms) != {"single"}:
+            raise ValueError(f"stages: single cannot be mixed with dual and merged (found {', '.join(forms)})")
+        if forms != sorted(forms, key=lambda form: order.get(form, 0)):
+            raise ValueError(f"stages: a merged network cannot be taken apart again (found {', '.join(forms)})")
+        if self.second_view is None and any(stage.views == "split" for stage in self.stages):
+            raise ValueError("stages: views: split needs second_view, the changes that the second sub-model sees")
+        return self
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of the whole run; of a resolved recipe with stages, of all of them (some may end early)."""
+        planned = self.resolved.stages if self.resolved else ()
+        return sum(stage.epochs for stage in planned) or sum(s.epochs for s in self.stages) or self.epochs
 
     def settled(self) -> Resolved:
         """Return what probing decided; only for a recipe that has been resolved."""

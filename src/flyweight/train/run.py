@@ -16,17 +16,18 @@ from torch import nn
 
 from flyweight.data.batches import Batches
 from flyweight.data.dataset import Dataset
+from flyweight.data.policy import AugmentPolicy
 from flyweight.data.split import Split
-from flyweight.errors import RecipeError
+from flyweight.errors import RecipeError, TrainingError
 from flyweight.files import replace_file, write_json
 from flyweight.models.architecture import Architecture
 from flyweight.runtime.environment import environment
-from flyweight.train.checkpoint import load_checkpoint, save_checkpoint
+from flyweight.train.checkpoint import checkpoint_stage, load_checkpoint, save_checkpoint
 from flyweight.train.loop import EpochDone, State, StepDone, train
-from flyweight.train.optim import Average, make_optimizer
 from flyweight.train.prepare import Prepared, Progress, prepare
-from flyweight.train.probe import on_device, resolve
+from flyweight.train.probe import resolve
 from flyweight.train.recipe import Recipe
+from flyweight.train.stages import Stage, enter, form_of, kept_weights, plan_stages, stages, training_macs
 from flyweight.train.trained import FACTS, RECIPE, Trained
 
 CHECKPOINT, HISTORY, REQUEST = "checkpoint.pt", "history.jsonl", "recipe.yaml"
@@ -87,12 +88,17 @@ def run(
     recipe = _resolved(recipe, prepared, architecture, out, device or default_device())
     plan = recipe.settled()
     torch.set_num_threads(plan.threads)
-    state = _state(recipe, architecture, initial)
-    if (out / CHECKPOINT).exists():
-        load_checkpoint(state, out / CHECKPOINT, plan.device)
-    yield Resolving(recipe, state.epoch)
-    yield from _loop(state, recipe, prepared, out)
-    yield Finished(_finish(state, recipe, prepared, architecture, out))
+    order = stages(recipe, architecture)
+    state = _begin(order, out, initial, plan.device)
+    yield Resolving(recipe, len(state.history))
+    while True:
+        stage = order[state.stage]
+        yield from _loop(state, stage, prepared, out)
+        if stage is order[-1]:
+            break
+        state = _next(state, stage, order[stage.index + 1], plan.device)
+        save_checkpoint(state, out / CHECKPOINT)
+    yield Finished(_finish(state, stage, recipe, prepared, out))
 
 
 def train_and_wait(dataset: Dataset, recipe: Recipe, out: Path, **options: Any) -> Trained:
@@ -103,7 +109,9 @@ def train_and_wait(dataset: Dataset, recipe: Recipe, out: Path, **options: Any) 
     raise AssertionError("a run ends with Finished")
 
 
-def batches_for(prepared: Prepared, recipe: Recipe) -> tuple[Batches, Batches]:
+def batches_for(
+    prepared: Prepared, recipe: Recipe, second_view: AugmentPolicy | None = None
+) -> tuple[Batches, Batches]:
     """Return training and validation batches as the resolved recipe says."""
     plan = recipe.settled()
     classes = len(prepared.dataset.classes)
@@ -118,6 +126,8 @@ def batches_for(prepared: Prepared, recipe: Recipe) -> tuple[Batches, Batches]:
         resident=plan.resident,
         train=True,
         weights=weights,
+        second=second_view,
+        epoch_images=recipe.epoch_images,
         **common,
     )
     size = min(max(recipe.batch_size, 64), 512)
@@ -158,12 +168,16 @@ def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, ou
         return Recipe.model_validate(yaml.safe_load((out / RECIPE).read_text("utf-8")))
     resident = Batches.fits(prepared.train_store, device)
     draft = recipe.model_copy(update={"resolved": None})
+    planned = plan_stages(recipe, architecture)
+    if recipe.stages:  # the probe times the form and the views of the first stage
+        architecture = form_of(recipe, recipe.stages[0], architecture)
     training = Batches(
         prepared.train_store,
         prepared.train_labels,
         batch_size=recipe.batch_size,
         image_size=prepared.preprocess.image_size,
         policy=recipe.augment,
+        second=recipe.second_view if recipe.stages and recipe.stages[0].views == "split" else None,
         num_classes=len(prepared.dataset.classes),
         seed=recipe.seed,
         device=device,
@@ -177,31 +191,38 @@ def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, ou
         return architecture.build().train()
 
     settled = resolve(draft, prepared, build, sample, device=device, resident=resident)
+    settled = settled.model_copy(update={"resolved": settled.settled().model_copy(update={"stages": planned})})
     settled.save(out / RECIPE)
     return settled
 
 
-def _state(recipe: Recipe, architecture: Architecture, initial: Trained | None) -> State:
-    torch.manual_seed(recipe.seed)
-    network = architecture.build()
-    if initial is not None:
-        _take_weights(network, initial)
-    network = on_device(network.train(), recipe.settled())
-    average = Average(network, recipe.ema_decay) if recipe.ema_decay else None
-    loss_sum = torch.zeros((), dtype=torch.float64, device=recipe.settled().device)
-    return State(network, make_optimizer(network, recipe.optim), average, loss_sum=loss_sum)
+def _begin(order: list[Stage], out: Path, initial: Trained | None, device: str) -> State:
+    """Return the state in which the run stands: that of its checkpoint, or the first stage's."""
+    if not (out / CHECKPOINT).exists():
+        return enter(order[0], initial.weights if initial else None, device=device)
+    index = checkpoint_stage(out / CHECKPOINT)
+    if index >= len(order):
+        raise TrainingError(
+            f"{out / CHECKPOINT} is in stage {index + 1} of {len(order)}", do="start again in an empty folder"
+        )
+    state = enter(order[index], None, device=device)
+    load_checkpoint(state, out / CHECKPOINT, device)
+    return state
 
 
-def _take_weights(network: nn.Module, initial: Trained) -> None:
-    own = network.state_dict()
-    fitting = {name: value for name, value in initial.weights.items() if name in own and own[name].shape == value.shape}
-    network.load_state_dict({**own, **fitting})
+def _next(state: State, stage: Stage, after: Stage, device: str) -> State:
+    """Return the state in which the next stage begins, with the weights this one keeps and the history so far."""
+    weights, _ = kept_weights(state, stage.recipe)
+    following = enter(after, weights, device=device)
+    following.history = state.history
+    return following
 
 
-def _loop(state: State, recipe: Recipe, prepared: Prepared, out: Path) -> Iterator[Event]:
-    training, validation = batches_for(prepared, recipe)
+def _loop(state: State, stage: Stage, prepared: Prepared, out: Path) -> Iterator[Event]:
+    training, validation = batches_for(prepared, stage.recipe, stage.second_view)
+    state.macs_per_image = training_macs(state, stage.recipe, *next(iter(training.epoch(0))))
     saved = time.monotonic()
-    for event in train(state, recipe, training, validation):
+    for event in train(state, stage.recipe, training, validation):
         if isinstance(event, EpochDone):
             _log(state, out)
         if isinstance(event, EpochDone) or time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -216,12 +237,11 @@ def _log(state: State, out: Path) -> None:
         file.writelines(json.dumps(row) + "\n" for row in state.history)
 
 
-def _finish(state: State, recipe: Recipe, prepared: Prepared, architecture: Architecture, out: Path) -> Trained:
-    best = state.best if recipe.select == "best" else None
-    weights = best["weights"] if best else state.judged.state_dict()
-    row = state.history[best["epoch"] - 1 if best else -1]
+def _finish(state: State, stage: Stage, recipe: Recipe, prepared: Prepared, out: Path) -> Trained:
+    weights, place = kept_weights(state, stage.recipe)
+    row = state.history[place]
     trained = Trained(
-        architecture=architecture,
+        architecture=stage.architecture,
         weights={name: value.detach().cpu() for name, value in weights.items()},
         recipe=recipe,
         classes=prepared.dataset.classes,
@@ -229,7 +249,13 @@ def _finish(state: State, recipe: Recipe, prepared: Prepared, architecture: Arch
         split=prepared.split.rule,
         data=data_facts(prepared.dataset, prepared.split),
         history=tuple(state.history),
-        metrics={"val_accuracy": row["val_accuracy"], "val_loss": row["val_loss"], "val_n": len(prepared.split.val)},
+        metrics={
+            "val_accuracy": row["val_accuracy"],
+            "val_loss": row["val_loss"],
+            "val_n": len(prepared.split.val),
+            "train_macs": sum(row["train_macs"] for row in state.history),
+            "train_seconds": sum(row["train_seconds"] for row in state.history),
+        },
         environment=environment(),
     )
     write_tensorboard(trained, out / "tensorboard")
