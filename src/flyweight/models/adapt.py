@@ -21,6 +21,8 @@ from flyweight.errors import ModelError
 SMALL_INPUT = 64  # px: up to here stems are adapted unless the caller says otherwise
 MIN_MAP = 4  # px: side of the last feature map that small inputs must keep
 
+_ONEDNN_BLOCK = 16  # channels that its kernels hold at once, at most
+
 _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
@@ -142,3 +144,33 @@ def _pair(value: object) -> tuple[int, int]:
     if isinstance(value, (tuple, list)):
         return (int(value[0]), int(value[-1]))
     return (int(value), int(value))  # type: ignore[call-overload]
+
+
+class StridedPointwise(nn.Conv2d):
+    """A strided 1 × 1 convolution that in training takes every `stride`-th pixel first: the same sums.
+
+    oneDNN's gradient of the weights writes past its workspace when such a convolution has fewer than 16 input channels
+    in channels_last memory: a crash, or other numbers (github.com/uxlfoundation/oneDNN/issues/6035, torch 2.14).
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (N, K, H / stride, W / stride); in evaluation, and so in an exported graph, one plain convolution."""
+        if not self.training:
+            return super().forward(images)
+        down, across = _pair(self.stride)
+        return nn.functional.conv2d(images[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups)
+
+
+def spare_onednn(net: nn.Module) -> nn.Module:
+    """Return `net`, its narrow strided 1 × 1 convolutions replaced in place by `StridedPointwise` of equal weights."""
+    for path, module in list(net.named_modules()):
+        plain = type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding == (0, 0)
+        if plain and max(_pair(module.stride)) > 1 and module.in_channels < _ONEDNN_BLOCK:
+            assert isinstance(module, nn.Conv2d)
+            shape = (module.in_channels, module.out_channels, 1)
+            new = StridedPointwise(
+                *shape, stride=_pair(module.stride), groups=module.groups, bias=module.bias is not None
+            )
+            new.weight, new.bias = module.weight, module.bias
+            net.set_submodule(path, new)
+    return net

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flyweight.errors import ModelError
-from flyweight.models.adapt import adapt_stem, default_min_map
+from flyweight.models.adapt import adapt_stem, default_min_map, spare_onednn
 from flyweight.models.dual import DualInput, merge
 from flyweight.models.fold import fold_network
 from flyweight.models.zoo import find
@@ -88,7 +88,7 @@ class Architecture:
         args = dict(self.args)
         min_map = int(args.pop("min_map", default_min_map(self.image_size)))
         net = find(self.name).make(self.num_classes, self.in_chans, self.image_size, **args)
-        return adapt_stem(net, self.name, self.in_chans, self.image_size, min_map)
+        return spare_onednn(adapt_stem(net, self.name, self.in_chans, self.image_size, min_map))
 
     def example(self, n: int = 1) -> Tensor:
         """Return blank images (n, C, S, S) uint8."""

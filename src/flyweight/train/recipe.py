@@ -221,7 +221,7 @@ class Recipe(_Part):
         content = self.model_dump(mode="json")
         for setting in settings:
             _apply(content, setting)
-        return _validate(content, where="--set " + " --set ".join(settings))
+        return validated(content, where="--set " + " --set ".join(settings))
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML, whole or not at all."""
@@ -282,7 +282,7 @@ def load_recipe(name: str | Path) -> Recipe:
             f"{where} holds {type(content).__name__} {str(content)[:60]!r}, not a mapping of recipe keys",
             do="start from a shipped one: flyweight recipe show NAME > my.yaml",
         )
-    return _validate(content, where=where)
+    return validated(content, where=where)
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -315,7 +315,12 @@ def _apply(content: dict[str, Any], setting: str) -> None:
         raise RecipeError(f"--set {setting!r}: the value {value!r} is not YAML", do="quote it") from error
 
 
-def _validate(content: Mapping[str, Any], *, where: str) -> Recipe:
+def validated(content: Mapping[str, Any], *, where: str) -> Recipe:
+    """Return the recipe that a mapping says; `where` names it in the error.
+
+    Raises:
+        RecipeError: Unknown keys or impossible values, all of them.
+    """
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

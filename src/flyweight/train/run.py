@@ -220,7 +220,8 @@ def _next(state: State, stage: Stage, after: Stage, device: str) -> State:
 
 def _loop(state: State, stage: Stage, prepared: Prepared, out: Path) -> Iterator[Event]:
     training, validation = batches_for(prepared, stage.recipe, stage.second_view)
-    state.macs_per_image = training_macs(state, stage.recipe, *next(iter(training.epoch(0))))
+    images, _ = next(iter(training.epoch(0)))
+    state.macs_per_image = training_macs(state.network, images[:2])
     saved = time.monotonic()
     for event in train(state, stage.recipe, training, validation):
         if isinstance(event, EpochDone):

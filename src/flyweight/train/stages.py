@@ -21,7 +21,7 @@ from flyweight.data.policy import AugmentPolicy
 from flyweight.errors import ModelError, RecipeError
 from flyweight.models.architecture import Architecture
 from flyweight.models.layers import count_from_top, layers, release
-from flyweight.train.loop import State, Stepper
+from flyweight.train.loop import State
 from flyweight.train.optim import Average, make_optimizer
 from flyweight.train.probe import on_device
 from flyweight.train.recipe import PlannedStage, Recipe, StagePart
@@ -115,16 +115,18 @@ def take_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict({**own, **fitting})
 
 
-def training_macs(state: State, recipe: Recipe, images: Tensor, targets: Tensor) -> float:
+def training_macs(network: nn.Module, images: Tensor) -> float:
     """Return the multiply-accumulates of one image's forward and backward pass, as the frozen layers leave them.
 
     Counted by torch's FlopCounterMode (convolutions, matrix products, attention) over one real pass of a copy.
+
+    Args:
+        images: (N, C, S, S), or (N, 2C, S, S) of two views.
     """
-    network = copy.deepcopy(state.network)
-    step = Stepper(State(network, make_optimizer(network, recipe.optim)), recipe)
+    tried = copy.deepcopy(network).train()
     with FlopCounterMode(display=False) as counter:
-        step.passes(images[:2], targets[:2])
-    return float(counter.get_total_flops()) / 2 / len(images[:2])
+        tried(images).float().sum().backward()
+    return float(counter.get_total_flops()) / 2 / len(images)
 
 
 def _counted_out(index: int, part: StagePart, architecture: Architecture) -> list[PlannedStage]:

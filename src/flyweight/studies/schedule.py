@@ -1,0 +1,125 @@
+"""Run the trials of a study in worker processes of one thread each; what is finished is never run again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from flyweight.errors import FlyweightError, TrainingError
+from flyweight.studies.study import Scale, Study, Trial
+from flyweight.studies.trial import RUN, Place, run_trial
+
+LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """Nothing new: what is being trained, each with its epochs done."""
+
+    trials: tuple[tuple[Trial, int], ...]
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """A trial is finished, now or in an earlier call (`again`)."""
+
+    trial: Trial
+    result: dict[str, Any]
+    again: bool
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """A trial ended with an error; those that need it are left out. The next call tries again."""
+
+    trial: Trial
+    error: FlyweightError
+
+
+Event = Running | TrialDone | TrialFailed
+
+
+def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, jobs: int) -> Iterator[Event]:
+    """Run what is not finished, `jobs` at a time, each as soon as what it needs is there.
+
+    Stopping the iteration (Ctrl-C) ends the workers at once; each trial continues from its last checkpoint.
+    """
+    waiting: list[Trial] = []
+    done: set[Trial] = set()
+    for trial in order:
+        result = place.result(trial)
+        if result is None:
+            waiting.append(trial)
+        else:
+            done.add(trial)
+            yield TrialDone(trial, result, again=True)
+    if not waiting:
+        return
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+    running: dict[Future[dict[str, Any]], Trial] = {}
+    try:
+        while waiting or running:
+            for trial in [trial for trial in waiting if _ready(study, trial, done)][: jobs - len(running)]:
+                waiting.remove(trial)
+                running[pool.submit(run_trial, study, scale, trial, place)] = trial
+            if not running:  # the rest needs what failed
+                return
+            finished, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            for future in finished:
+                event = _outcome(running.pop(future), future)
+                if isinstance(event, TrialDone):
+                    done.add(event.trial)
+                yield event
+            if not finished:
+                yield Running(tuple((trial, _epochs_done(place, trial)) for trial in running.values()))
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _ready(study: Study, trial: Trial, done: set[Trial]) -> bool:
+    return all(Trial(trial.seed, trial.dataset, name) in done for name in study.arms[trial.arm].needs)
+
+
+def _outcome(trial: Trial, future: Future[dict[str, Any]]) -> TrialDone | TrialFailed:
+    try:
+        return TrialDone(trial, future.result(), again=False)
+    except FlyweightError as error:
+        return TrialFailed(trial, error)
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            f"a worker process died while it ran {trial.name}",
+            do="run the same command again: it continues; with less memory to spare, use --jobs 1",
+        ) from error
+
+
+def _epochs_done(place: Place, trial: Trial) -> int:
+    history = place.of(trial) / RUN / "history.jsonl"
+    try:
+        return len(history.read_text("utf-8").splitlines())
+    except OSError:
+        return 0
+
+
+def _one_thread() -> None:
+    """Prepare a worker: one thread, and no life after its parent's."""
+    import threading
+
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

@@ -1,0 +1,209 @@
+"""A published study as data: data sets, arms, scales and questions, read from `studies/NAME/study.yaml`. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flyweight.errors import RecipeError
+from flyweight.train.recipe import Recipe, validated
+
+COST = "$cost"  # epochs of an arm that stops where its training has cost as much as another arm's
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Published(_Part):
+    """What the paper says: shares in 0..1, counted parameters."""
+
+    accuracy: float
+    params: int
+
+
+class StudyData(_Part):
+    """A data set of the study. Further keys are values that recipes name with `$`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    title: str
+    data: dict[str, Any]
+    published: Published
+
+
+class Scale(_Part):
+    """How large the study is run. Further keys are values that recipes name with `$`.
+
+    Attributes:
+        seeds: Runs of each arm, seeds 0, 1, ...
+        datasets: Those that are run; None: all.
+        limit: Training images in an epoch; None: all.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    seeds: int = Field(ge=1)
+    datasets: tuple[str, ...] | None = None
+    limit: int | None = None
+
+
+class Arm(_Part):
+    """One way of training.
+
+    Attributes:
+        from_arm: The arm whose weights (of the same seed) it starts from, and whose cost it includes.
+        cost: The arm whose training cost its own is made equal to, by the length of the stage of `$cost` epochs.
+        recipe: What `base` is changed by.
+    """
+
+    title: str
+    from_arm: str | None = Field(default=None, alias="from")
+    cost: str | None = None
+    recipe: dict[str, Any]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Arms of the same data set and seed that must be finished first."""
+        return tuple(name for name in (self.from_arm, self.cost) if name)
+
+
+class Question(_Part):
+    """A comparison that the report answers: is `first` better than `second`?"""
+
+    ask: str
+    first: str
+    second: str
+
+
+class Study(_Part):
+    """A published study, ready to be run again."""
+
+    name: str
+    title: str
+    paper: str
+    about: str
+    differs: tuple[str, ...] = ()
+    scales: dict[str, Scale]
+    datasets: dict[str, StudyData]
+    base: dict[str, Any]
+    arms: dict[str, Arm]
+    questions: tuple[Question, ...]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Study:
+        named = [name for arm in self.arms.values() for name in arm.needs]
+        named += [name for question in self.questions for name in (question.first, question.second)]
+        unknown = sorted(set(named) - set(self.arms))
+        if unknown:
+            raise ValueError(f"there is no arm {', '.join(unknown)}")
+        return self
+
+
+@dataclass(frozen=True, order=True)
+class Trial:
+    """One arm on one data set with one seed."""
+
+    seed: int
+    dataset: str
+    arm: str
+
+    @property
+    def name(self) -> str:
+        """Path of its folder below the study's."""
+        return f"{self.dataset}/{self.arm}/seed{self.seed}"
+
+
+def load_study(name: str) -> Study:
+    """Return a shipped study.
+
+    Raises:
+        RecipeError: There is none of that name.
+    """
+    folder = resources.files("flyweight.studies")
+    names = sorted(entry.name for entry in folder.iterdir() if (entry / "study.yaml").is_file())
+    check_name("study", name, names)
+    content = yaml.safe_load((folder / name / "study.yaml").read_text("utf-8"))
+    content.pop("stage2", None)
+    return Study.model_validate(content)
+
+
+def check_name(what: str, name: str, known: Iterable[str]) -> None:
+    """Raise RecipeError when `name` is not among the known ones."""
+    known = list(known)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise RecipeError(f"there is no {what} {name!r}", do=f"choose {', '.join(close)}")
+
+
+def trials(study: Study, scale: Scale, *, datasets: Iterable[str] = (), arms: Iterable[str] = ()) -> list[Trial]:
+    """Return the trials of a scale in the order in which they run: seed by seed, what an arm needs before it.
+
+    Raises:
+        RecipeError: No such data set or arm.
+    """
+    datasets, arms = tuple(datasets), tuple(arms)
+    for name in datasets:
+        check_name("data set", name, study.datasets)
+    for name in arms:
+        check_name("arm", name, study.arms)
+    wanted = _with_needs(study, arms or tuple(study.arms))
+    chosen = datasets or scale.datasets or tuple(study.datasets)
+    return [Trial(seed, dataset, arm) for seed in range(scale.seeds) for dataset in chosen for arm in wanted]
+
+
+def recipe_of(study: Study, scale: Scale, trial: Trial) -> Recipe:
+    """Return the recipe of a trial; stages of `$cost` epochs have 1 until their length is known.
+
+    Raises:
+        RecipeError: The study's data does not make a recipe.
+    """
+    dataset = study.datasets[trial.dataset]
+    values = {**(scale.model_extra or {}), **(dataset.model_extra or {}), COST[1:]: 1}
+    content = _merged(study.base, {"data": dataset.data}, _filled(study.arms[trial.arm].recipe, values))
+    content["data"]["val_fold"] = trial.seed
+    content |= {"name": f"{study.name}/{trial.arm}", "seed": trial.seed}
+    if scale.limit:
+        content["stages"] = [{"epoch_images": scale.limit, **stage} for stage in content["stages"]]
+    return validated(content, where=f"study {study.name}, arm {trial.arm}")
+
+
+def _with_needs(study: Study, arms: tuple[str, ...]) -> list[str]:
+    wanted: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for needed in study.arms[name].needs:
+            add(needed)
+        wanted.setdefault(name)
+
+    for name in arms:
+        add(name)
+    return list(wanted)
+
+
+def _filled(content: Any, values: Mapping[str, Any]) -> Any:
+    """Replace every string "$name" by the value of that name."""
+    if isinstance(content, str) and content.startswith("$"):
+        check_name("value", content[1:], values)
+        return values[content[1:]]
+    if isinstance(content, dict):
+        return {key: _filled(value, values) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_filled(value, values) for value in content]
+    return content
+
+
+def _merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mappings laid over each other, the later on top, mappings within them likewise."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+            found[key] = _merged(found[key], value) if both else value
+    return found

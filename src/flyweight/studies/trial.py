@@ -1,0 +1,139 @@
+"""One trial of a study: train one arm on one data set with one seed, score it on the test part once, write it down."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flyweight.data.batches import Batches
+from flyweight.data.cache import build_fixed
+from flyweight.data.sources import load_data
+from flyweight.data.split import open_test
+from flyweight.export.counted import counted
+from flyweight.files import write_bytes, write_json
+from flyweight.studies.study import Scale, Study, Trial, recipe_of
+from flyweight.train.loop import predict_logits
+from flyweight.train.prepare import Prepared, prepare
+from flyweight.train.recipe import Recipe
+from flyweight.train.run import architecture_for, train_and_wait
+from flyweight.train.stages import form_of, training_macs
+from flyweight.train.trained import Trained
+
+RESULT, CORRECT, RUN = "result.json", "correct.npy", "run"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study runs: `data` is the folder of the data sets, `out` the study's own."""
+
+    data: Path
+    out: Path
+
+    def of(self, trial: Trial) -> Path:
+        """Return the folder of a trial."""
+        return self.out / "trials" / trial.name
+
+    def result(self, trial: Trial) -> dict[str, Any] | None:
+        """Return what a finished trial wrote; None while it is not finished."""
+        file = self.of(trial) / RESULT
+        return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+    def correct(self, trial: Trial) -> np.ndarray[Any, Any]:
+        """Return (N,) bool: which test images a finished trial got right."""
+        found: np.ndarray[Any, Any] = np.load(self.of(trial) / CORRECT)
+        return found
+
+
+def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[str, Any]:
+    """Train, score and write `result.json`; a stopped trial continues, a finished one is read back.
+
+    Raises:
+        DataError: The data set is not below `place.data`.
+    """
+    done = place.result(trial)
+    if done is not None:
+        return done
+    folder, arm = place.of(trial), study.arms[trial.arm]
+    dataset = load_data(f"{trial.dataset}:{place.data}")
+    recipe = recipe_of(study, scale, trial)
+    prepared = prepare(dataset, recipe)
+    before = _result_of(trial, arm.from_arm, place)
+    spent = before["train_macs"] if before else 0.0
+    if arm.cost:
+        recipe = _of_cost(recipe, prepared, _result_of(trial, arm.cost, place)["train_macs"] - spent)
+    start = Trained.load(place.of(_sibling(trial, arm.from_arm)) / RUN) if arm.from_arm else None
+    trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
+    open_test(place.out / "test-openings.jsonl", why=f"{study.name} {trial.name}")
+    correct = _score(trained, prepared)
+    buffer = io.BytesIO()
+    np.save(buffer, correct)
+    write_bytes(folder / CORRECT, buffer.getvalue())
+    cost = counted(trained.architecture)
+    result = {
+        "dataset": trial.dataset,
+        "arm": trial.arm,
+        "seed": trial.seed,
+        "accuracy": float(correct.mean()),
+        "n": len(correct),
+        "val_accuracy": trained.metrics["val_accuracy"],
+        "params": cost.params,
+        "macs": cost.macs,
+        "train_macs": spent + trained.metrics["train_macs"],
+        "train_seconds": (before["train_seconds"] if before else 0.0) + trained.metrics["train_seconds"],
+        "epochs": len(trained.history),
+        "train_images": len(prepared.split.train),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    write_json(folder / RESULT, result)
+    return result
+
+
+def _sibling(trial: Trial, arm: str | None) -> Trial:
+    assert arm is not None
+    return Trial(trial.seed, trial.dataset, arm)
+
+
+def _result_of(trial: Trial, arm: str | None, place: Place) -> Any:
+    """Return the result of another arm of the same data set and seed; None where `arm` is None."""
+    if arm is None:
+        return None
+    found = place.result(_sibling(trial, arm))
+    assert found is not None, f"{arm} runs before {trial.arm}"
+    return found
+
+
+def _of_cost(recipe: Recipe, prepared: Prepared, macs: float) -> Recipe:
+    """Return the recipe with its one stage as long as its training costs `macs` multiply-accumulates."""
+    (stage,) = recipe.stages
+    network = form_of(recipe, stage, architecture_for(recipe, prepared)).build()
+    pixels = prepared.preprocess
+    channels = pixels.channels * (2 if stage.views == "split" else 1)
+    example = torch.zeros(2, channels, pixels.image_size, pixels.image_size, dtype=torch.uint8)
+    images = macs / training_macs(network, example)
+    epochs = max(1, math.ceil(images / (stage.epoch_images or len(prepared.split.train))))
+    length = {"epochs": epochs, "epoch_images": max(2, round(images / epochs))}
+    return recipe.model_copy(update={"stages": (stage.model_copy(update=length),)})
+
+
+def _score(trained: Trained, prepared: Prepared) -> np.ndarray[Any, Any]:
+    """Return (N,) bool: which images of the test part are classified right."""
+    chosen = prepared.split.test
+    batches = Batches(
+        build_fixed(prepared.dataset, chosen, trained.preprocess),
+        prepared.dataset.labels[chosen],
+        batch_size=256,
+        image_size=trained.preprocess.image_size,
+        policy=None,
+        num_classes=len(trained.classes),
+        train=False,
+    )
+    logits, labels = predict_logits(trained.network(), batches, trained.recipe)
+    return (logits.argmax(1) == labels).numpy()
