@@ -14,7 +14,7 @@ import flyweight
 ROOT = Path(flyweight.__file__).parent
 LAYERS = [
     "errors", "files", "runtime", "data", "models", "train", "tune", "compress", "export", "measure", "report",
-    "studies", "fit", "api", "cli",
+    "studies", "published", "fit", "api", "cli",
 ]  # fmt: skip
 # docs/architecture.md, "No torch at import".
 TORCH_FREE = ("runtime", "data", "measure", "report", "api", "cli", "models.zoo", "models.cost", "train.recipe")

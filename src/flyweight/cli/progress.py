@@ -40,6 +40,7 @@ class Bars:
         )
         self.quiet = quiet
         self.tasks: dict[str, TaskID] = {}
+        self.done: dict[str, int] = {}
 
     def __enter__(self) -> Any:
         self.progress.start()
@@ -52,6 +53,7 @@ class Bars:
 
     def update(self, name: str, done: int, total: int, text: str | None = None) -> None:
         """Show that `done` of `total` are done."""
+        self.done[name] = done
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(text or name, total=total)
         self.progress.update(self.tasks[name], completed=done, total=total, description=text or name)

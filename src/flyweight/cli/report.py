@@ -17,8 +17,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with the paths.")] = False,
 ) -> None:
     """Rebuild the HTML page of a report.json; nothing is trained or measured."""
-    from flyweight.report import build_report, load_facts
+    from flyweight.report.build import rebuild
 
-    facts = load_facts(path)
-    files = build_report(facts, out or (path if path.is_dir() else path.parent))
+    files = rebuild(path, out or (path if path.is_dir() else path.parent))
     print(json.dumps({"html": str(files.html), "json": str(files.json)}) if as_json else files.html)

@@ -6,13 +6,15 @@ import base64
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from flyweight.errors import DataError, MissingExtraError
 from flyweight.files import write_json, write_text
-from flyweight.report.facts import Facts
+from flyweight.report.facts import Fact, Facts
+
+_Facts = TypeVar("_Facts", bound=Fact)
 
 # id: heading, in the order of the page. `Facts.absent` is keyed by these ids.
 SECTIONS = {
@@ -52,18 +54,31 @@ def build_report(facts: Facts, out: Path) -> ReportFiles:
     return files
 
 
+def rebuild(path: Path, out: Path) -> ReportFiles:
+    """Draw the page of a report.json again, of a model or of a study; raises as `load_facts` and `build_report`."""
+    from flyweight.report.study import StudyFacts, build_study_report
+
+    file = path / "report.json" if path.is_dir() else path
+    if file.is_file() and b'"kind": "study"' in file.read_bytes()[:200]:
+        return build_study_report(_read(file, StudyFacts), out)
+    return build_report(load_facts(path), out)
+
+
 def load_facts(path: Path) -> Facts:
     """Read a report.json, or the one in the folder `path`.
 
     Raises:
         DataError: There is none, or it is not a report.
     """
-    file = path / "report.json" if path.is_dir() else path
+    return _read(path / "report.json" if path.is_dir() else path, Facts)
+
+
+def _read(file: Path, kind: type[_Facts]) -> _Facts:
     try:
-        return Facts.model_validate_json(file.read_bytes())
+        return kind.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        do = "name the folder that `flyweight fit` wrote (--out), or a report.json"
-        raise DataError(f"there is no report.json at {str(path)!r}", do=do) from None
+        do = "name the folder that `flyweight fit` or `flyweight reproduce` wrote (--out), or a report.json"
+        raise DataError(f"there is no report.json at {str(file)!r}", do=do) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -75,8 +90,22 @@ def load_facts(path: Path) -> Facts:
 
 def render(facts: Facts) -> str:
     """Return the page as one HTML text: styles, scripts, plots and pictures are inside. Raises MissingExtraError."""
+    from flyweight.report import figures
+
+    return draw_page(
+        "report.html.j2",
+        figures.draw(facts),
+        facts=facts,
+        sections=SECTIONS,
+        why_absent={name: why_absent(facts, name) for name in SECTIONS},
+        confused=figures.confused(facts.classes, facts.confusion),
+    )
+
+
+def draw_page(template: str, figures: dict[str, Any], **values: Any) -> str:
+    """Return a page of `report/page` filled in, Plotly and all within. Raises MissingExtraError."""
     jinja2, offline = _optional("jinja2"), _optional("plotly.offline")
-    from flyweight.report import figures, words
+    from flyweight.report import words
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flyweight.report", "page"),
@@ -86,18 +115,9 @@ def render(facts: Facts) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(words.FILTERS, data_uri=_data_uri)
-    drawn = figures.draw(facts)
-    return str(
-        environment.get_template("report.html.j2").render(
-            facts=facts,
-            sections=SECTIONS,
-            why_absent={name: why_absent(facts, name) for name in SECTIONS},
-            figures=drawn,
-            confused=figures.confused(facts.classes, facts.confusion),
-            # Plotly's own script is the one thing that stands unescaped on the page.
-            plotly=offline.get_plotlyjs() if drawn else "",
-        )
-    )
+    # Plotly's own script is the one thing that stands unescaped on the page.
+    plotly = offline.get_plotlyjs() if figures else ""
+    return str(environment.get_template(template).render(figures=figures, plotly=plotly, **values))
 
 
 def why_absent(facts: Facts, section: str) -> str:

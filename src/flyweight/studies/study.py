@@ -75,9 +75,10 @@ class Arm(_Part):
 
 
 class Question(_Part):
-    """A comparison that the report answers: is `first` better than `second`?"""
+    """A comparison that the report answers: is `first` better than `second`? `short` is `ask` in two words."""
 
     ask: str
+    short: str
     first: str
     second: str
 

@@ -1,0 +1,1 @@
+"""Published tables against counting: what a table claims about named networks, recomputed. Start with audit.py."""

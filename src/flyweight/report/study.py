@@ -1,0 +1,209 @@
+"""The report of a study: several ways of training on several data sets, over seeds, and the questions they answer."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from flyweight.files import write_json, write_text
+from flyweight.report.build import ReportFiles, draw_page
+from flyweight.report.facts import Conditions, Count, Fact, Measured, Number
+
+Answer = Literal["helps", "hurts", "no difference", "too few seeds"]
+
+SECTIONS = {
+    "answers": "Questions and answers",
+    "published": "Published and measured",
+    "arms": "Every arm",
+    "differs": "What differs from the paper",
+    "missing": "Not finished",
+    "conditions": "Conditions",
+}
+
+
+class ArmFacts(Fact):
+    """One arm on one data set.
+
+    Attributes:
+        accuracy: Mean over seeds on the official test part, with Student's 95 % interval over seeds.
+        per_seed: Test accuracy of each seed.
+        val_accuracy: Mean over seeds.
+        params, macs: Counted from the folded graph.
+        train_macs: Multiply-accumulates of training, forward and backward, mean over seeds.
+        cost_ratio: `train_macs` over that of the study's reference arm, mean over seeds.
+        train_seconds: Of training, one thread, mean over seeds.
+    """
+
+    arm: str
+    title: str
+    accuracy: Measured
+    per_seed: tuple[float, ...]
+    val_accuracy: float
+    params: Count
+    macs: Count
+    train_macs: float
+    cost_ratio: Number = None
+    train_seconds: float
+
+
+class PublishedFacts(Fact):
+    """What the paper says of a data set, and what the arm as published gives."""
+
+    accuracy: float
+    params: Count
+    measured: Measured
+    measured_params: Count
+    reached: bool
+
+
+class DataSetFacts(Fact):
+    """One data set of a study."""
+
+    name: str
+    title: str
+    test_images: Count
+    seeds: tuple[int, ...]
+    arms: tuple[ArmFacts, ...]
+    published: PublishedFacts | None = None
+
+
+class McNemar(Fact):
+    """One seed: images only the first arm gets right, only the second, and the exact two-sided p."""
+
+    seed: int
+    only_first: Count
+    only_second: Count
+    p: float
+
+
+class StudyVerdict(Fact):
+    """One question on one data set.
+
+    Attributes:
+        question: In words, and `short`, as on a plot; `answer` is about `first` against `second`, and is given from three seeds on.
+        difference: Accuracy of first minus second, over seeds and images, 95 %.
+        p, p_holm: Two-sided, of no difference; adjusted for all questions of the study.
+        detectable: Smallest true difference that would be found 4 times in 5.
+        cost_ratio: Training cost of first over second, mean over seeds.
+    """
+
+    question: str
+    short: str
+    dataset: str
+    first: str
+    second: str
+    answer: Answer
+    difference: Measured
+    p: float
+    p_holm: float
+    df: float
+    detectable: float
+    cost_ratio: float
+    seeds: int
+    mcnemar: tuple[McNemar, ...]
+
+
+class StudyFacts(Fact):
+    """Everything that the page of a study says."""
+
+    kind: Literal["study"] = "study"
+    study: str
+    title: str
+    paper: str
+    about: str
+    scale: str
+    datasets: tuple[DataSetFacts, ...]
+    verdicts: tuple[StudyVerdict, ...]
+    differs: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    conditions: Conditions
+
+
+def build_study_report(facts: StudyFacts, out: Path) -> ReportFiles:
+    """Write `report.json` and the self-contained `report.html` into the folder `out`.
+
+    Raises:
+        MissingExtraError: Jinja2 or Plotly is not installed (report.json is written all the same).
+        OutputError: The folder cannot be written.
+    """
+    files = ReportFiles(Path(out) / "report.json", Path(out) / "report.html")
+    write_json(files.json, facts.model_dump(mode="json"))
+    write_text(files.html, render_study(facts))
+    return files
+
+
+def render_study(facts: StudyFacts) -> str:
+    """Return the page as one HTML text. Raises MissingExtraError."""
+    shown = {name: title for name, title in SECTIONS.items() if name != "missing" or facts.missing}
+    absent = {
+        "answers": "" if facts.verdicts else "No question has both of its arms finished.",
+        "published": "" if any(d.published for d in facts.datasets) else "The arm as published is not finished.",
+        "arms": "" if facts.datasets else "Nothing is finished.",
+    }
+    why = {name: absent.get(name, "") for name in SECTIONS}
+    return draw_page("study.html.j2", _figures(facts), facts=facts, sections=shown, why_absent=why)
+
+
+def _figures(facts: StudyFacts) -> dict[str, Any]:
+    drawn = {f"plot-arms-{data.name}": _arms(data) for data in facts.datasets if data.arms}
+    if facts.verdicts:
+        drawn["plot-answers"] = _answers(facts.verdicts)
+    return drawn
+
+
+def _arms(data: DataSetFacts) -> dict[str, Any]:
+    """Return the accuracy of each arm: one small dot a seed, a large one for the mean."""
+    arms = sorted(data.arms, key=lambda arm: arm.accuracy.value or 0.0)
+    names = [html.escape(arm.arm.replace("_", " ")) for arm in arms]
+    seeds = {
+        "type": "scatter", "mode": "markers", "name": "one seed", "marker": {"color": "muted", "size": 7},
+        "x": [100 * value for arm in arms for value in arm.per_seed],
+        "y": [name for name, arm in zip(names, arms, strict=True) for _ in arm.per_seed],
+        "hovertemplate": "%{x:.2f} %<extra></extra>",
+    }  # fmt: skip
+    means = {
+        "type": "scatter", "mode": "markers", "name": "mean", "marker": {"color": "accent", "size": 12},
+        "x": [100 * (arm.accuracy.value or 0.0) for arm in arms], "y": names,
+        "hovertemplate": "%{y}: %{x:.2f} %<extra></extra>",
+    }  # fmt: skip
+    shapes = []
+    if data.published:
+        at = 100 * data.published.accuracy
+        label = {"text": "published", "textposition": "end", "font": {"color": "warn", "size": 11}}
+        line = {"color": "warn", "width": 1.5, "dash": "dash"}
+        shapes = [{"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line, "label": label}]
+    layout = {"xaxis": {"title": {"text": "test accuracy, %"}}, "height": 80 + 34 * len(arms), "shapes": shapes}
+    return {"data": [seeds, means], "layout": layout}
+
+
+def _answers(verdicts: Sequence[StudyVerdict]) -> dict[str, Any]:
+    """Return each difference with its interval; what is clear of zero after Holm is in colour."""
+    rows = list(reversed(verdicts))
+    names = [f"{html.escape(v.short)}, {html.escape(v.dataset)}" for v in rows]
+    data = []
+    for answer, colour in (
+        ("helps", "accent"),
+        ("hurts", "warn"),
+        ("no difference", "muted"),
+        ("too few seeds", "line"),
+    ):
+        chosen = [(name, v) for name, v in zip(names, rows, strict=True) if v.answer == answer]
+        if not chosen:
+            continue
+        value, low, high = (
+            [100 * (getattr(v.difference, part) or 0.0) for _, v in chosen] for part in ("value", "low", "high")
+        )
+        data.append({
+            "type": "scatter", "mode": "markers", "name": answer, "marker": {"color": colour, "size": 10},
+            "x": value, "y": [name for name, _ in chosen], "hovertemplate": "%{y}: %{x:+.2f} points<extra></extra>",
+            "error_x": {
+                "type": "data", "symmetric": False, "color": colour, "thickness": 2,
+                "array": [h - v for h, v in zip(high, value, strict=True)],
+                "arrayminus": [v - w for v, w in zip(value, low, strict=True)],
+            },
+        })  # fmt: skip
+    axis = {"categoryorder": "array", "categoryarray": names}
+    layout = {"xaxis": {"title": {"text": "difference in accuracy, points"}, "zeroline": True}, "yaxis": axis}
+    return {"data": data, "layout": {**layout, "height": 100 + 30 * len(rows)}}

@@ -1,0 +1,177 @@
+"""From finished trials to facts: means over seeds, paired verdicts with Holm's correction, published numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from flyweight.measure.statistics import PairedRuns, holm, mcnemar_exact, mean_interval, paired_runs
+from flyweight.report.facts import Conditions, Measured
+from flyweight.report.study import (
+    Answer,
+    ArmFacts,
+    DataSetFacts,
+    McNemar,
+    PublishedFacts,
+    StudyFacts,
+    StudyVerdict,
+)
+from flyweight.runtime.environment import environment
+from flyweight.studies.study import Question, Study, Trial
+from flyweight.studies.trial import Place
+
+REFERENCE = "as_published"  # the arm that published numbers and costs are compared with
+SIGNIFICANT = 0.05
+ENOUGH_SEEDS = 3  # a claim about a way of training, not about one trained network
+
+
+def analyse(study: Study, scale: str, wanted: Sequence[Trial], place: Place) -> StudyFacts:
+    """Return what the finished ones of the wanted trials say; the others are listed as missing."""
+    found = {trial: result for trial in wanted if (result := place.result(trial)) is not None}
+    names = list(dict.fromkeys(trial.dataset for trial in wanted))
+    datasets = tuple(data for name in names if (data := _dataset(study, name, found)).arms)
+    conditions = environment()
+    return StudyFacts(
+        study=study.name,
+        title=study.title,
+        paper=study.paper,
+        about=study.about,
+        scale=scale,
+        datasets=datasets,
+        verdicts=_verdicts(study, [data.name for data in datasets], found, place),
+        differs=study.differs,
+        missing=tuple(trial.name for trial in wanted if trial not in found),
+        conditions=Conditions(
+            machine=f"{conditions['cpu']} ({conditions['machine']})",
+            os=conditions["os"],
+            cores=conditions["cores"],
+            memory_bytes=conditions["memory_bytes"],
+            versions={**conditions["versions"], "python": conditions["python"]},
+            seeds=tuple(sorted({trial.seed for trial in found})),
+            command=conditions["command"],
+            date=conditions["date"],
+            details={"training": "float32, one thread a run", "trials": f"{len(found)} of {len(wanted)} finished"},
+        ),
+    )
+
+
+def _dataset(study: Study, name: str, found: dict[Trial, dict[str, Any]]) -> DataSetFacts:
+    mine = {trial: result for trial, result in found.items() if trial.dataset == name}
+    arms = tuple(_arm(study, arm, mine) for arm in study.arms if any(trial.arm == arm for trial in mine))
+    reference = next((arm for arm in arms if arm.arm == REFERENCE), None)
+    published = None
+    if reference is not None:
+        said = study.datasets[name].published
+        published = PublishedFacts(
+            accuracy=said.accuracy,
+            params=said.params,
+            measured=reference.accuracy,
+            measured_params=reference.params,
+            reached=(reference.accuracy.value or 0.0) >= said.accuracy,
+        )
+    return DataSetFacts(
+        name=name,
+        title=study.datasets[name].title,
+        test_images=max((result["n"] for result in mine.values()), default=0),
+        seeds=tuple(sorted({trial.seed for trial in mine})),
+        arms=arms,
+        published=published,
+    )
+
+
+def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]]) -> ArmFacts:
+    results = [result for trial, result in sorted(mine.items()) if trial.arm == arm]
+    costs = {trial.seed: result["train_macs"] for trial, result in mine.items() if trial.arm == REFERENCE}
+    ratios = [result["train_macs"] / costs[result["seed"]] for result in results if result["seed"] in costs]
+    return ArmFacts(
+        arm=arm,
+        title=study.arms[arm].title,
+        accuracy=_over_seeds([result["accuracy"] for result in results]),
+        per_seed=tuple(result["accuracy"] for result in results),
+        val_accuracy=_mean(results, "val_accuracy"),
+        params=results[0]["params"],
+        macs=results[0]["macs"],
+        train_macs=_mean(results, "train_macs"),
+        cost_ratio=float(np.mean(ratios)) if ratios else None,
+        train_seconds=_mean(results, "train_seconds"),
+    )
+
+
+def _verdicts(
+    study: Study, datasets: Sequence[str], found: dict[Trial, dict[str, Any]], place: Place
+) -> tuple[StudyVerdict, ...]:
+    compared = []
+    for question, name in product(study.questions, datasets):
+        seeds = [
+            seed
+            for seed in sorted({trial.seed for trial in found})
+            if all(Trial(seed, name, arm) in found for arm in (question.first, question.second))
+        ]
+        if seeds:
+            compared.append((question, name, seeds, *_compare(question, name, seeds, place)))
+    adjusted = holm([paired.p for *_, paired, _ in compared])
+    return tuple(
+        StudyVerdict(
+            question=question.ask,
+            short=question.short,
+            dataset=name,
+            first=question.first,
+            second=question.second,
+            answer=_answer(paired.difference.value, p, len(seeds)),
+            difference=_measured(paired),
+            p=paired.p,
+            p_holm=p,
+            df=paired.df,
+            detectable=paired.detectable,
+            cost_ratio=_cost_ratio(question, name, seeds, found),
+            seeds=len(seeds),
+            mcnemar=counts,
+        )
+        for (question, name, seeds, paired, counts), p in zip(compared, adjusted, strict=True)
+    )
+
+
+def _compare(
+    question: Question, name: str, seeds: Sequence[int], place: Place
+) -> tuple[PairedRuns, tuple[McNemar, ...]]:
+    first, second = (
+        np.stack([place.correct(Trial(seed, name, arm)) for seed in seeds]) for arm in (question.first, question.second)
+    )
+    counts = []
+    for seed, one, two in zip(seeds, first, second, strict=True):
+        b, c = int((one & ~two).sum()), int((two & ~one).sum())
+        counts.append(McNemar(seed=seed, only_first=b, only_second=c, p=mcnemar_exact(b, c)))
+    return paired_runs(first, second), tuple(counts)
+
+
+def _cost_ratio(question: Question, name: str, seeds: Sequence[int], found: dict[Trial, dict[str, Any]]) -> float:
+    costs = [
+        [found[Trial(seed, name, arm)]["train_macs"] for seed in seeds] for arm in (question.first, question.second)
+    ]
+    return float(np.mean(np.divide(costs[0], costs[1])))
+
+
+def _answer(difference: float, p: float, seeds: int) -> Answer:
+    if seeds < ENOUGH_SEEDS:
+        return "too few seeds"
+    if p >= SIGNIFICANT:
+        return "no difference"
+    return "helps" if difference > 0 else "hurts"
+
+
+def _measured(paired: PairedRuns) -> Measured:
+    return Measured(value=paired.difference.value, low=paired.difference.low, high=paired.difference.high)
+
+
+def _over_seeds(values: Sequence[float]) -> Measured:
+    found = mean_interval(values)
+    known = math.isfinite(found.low)
+    return Measured(value=found.value, low=found.low if known else None, high=found.high if known else None)
+
+
+def _mean(results: Sequence[dict[str, Any]], key: str) -> float:
+    return float(np.mean([result[key] for result in results]))
