@@ -21,6 +21,9 @@ def train(
     quarantine: Annotated[
         Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Begin with the weights of this finished run, where they fit.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -34,13 +37,15 @@ def train(
     from flyweight.export import export
     from flyweight.train.recipe import load_recipe
     from flyweight.train.run import Finished, Resolving, run
+    from flyweight.train.trained import Trained
 
     chosen = load_recipe(recipe).with_settings(set_ or [])
     group = group or chosen.data.group
+    initial = Trained.load(start) if start else None
     dataset = leave_out(load_data(data, group=group), quarantine)
     trained, epochs = None, chosen.total_epochs
     with TrainingProgress(quiet=as_json) as bars:
-        for event in run(dataset, chosen, out, device=device, progress=bars.decoded):
+        for event in run(dataset, chosen, out, device=device, initial=initial, progress=bars.decoded):
             epochs = event.recipe.total_epochs if isinstance(event, Resolving) else epochs
             bars.show(event, epochs)
             trained = event.trained if isinstance(event, Finished) else trained

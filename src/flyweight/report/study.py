@@ -82,7 +82,8 @@ class StudyVerdict(Fact):
     """One question on one data set.
 
     Attributes:
-        question: In words, and `short`, as on a plot; `answer` is about `first` against `second`, and is given from three seeds on.
+        question: In words, and `short` as on a plot. `answer` is about `first` against `second`, from three
+            seeds on.
         difference: Accuracy of first minus second, over seeds and images, 95 %.
         p, p_holm: Two-sided, of no difference; adjusted for all questions of the study.
         detectable: Smallest true difference that would be found 4 times in 5.
