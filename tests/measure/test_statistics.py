@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from flyweight.measure.statistics import (
+    holm,
     mcnemar_exact,
+    mean_interval,
     midranks,
     paired_bootstrap,
+    paired_runs,
     permutation_test,
     quantile_interval,
     smallest_n,
@@ -123,3 +128,48 @@ def test_the_permutation_test_raises_a_false_alarm_at_most_as_often_as_alpha() -
 
 def test_the_permutation_test_samples_splits_when_there_are_too_many() -> None:
     assert permutation_test(np.arange(20.0), np.arange(20.0) + 30, resamples=500) == pytest.approx(1 / 501)
+
+
+def test_holm_is_statsmodels_holm() -> None:
+    # statsmodels.stats.multitest.multipletests([0.01, 0.04, 0.03, 0.005], method="holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_mean_interval_is_students() -> None:
+    values = [0.91, 0.92, 0.90, 0.93, 0.915]
+    found = mean_interval(values)
+    low, high = scipy.stats.t.interval(0.95, 4, loc=np.mean(values), scale=scipy.stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert mean_interval([0.9]).low == -math.inf
+
+
+def test_with_one_run_paired_runs_is_the_paired_t_test_over_images() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.random((2, 1, 500)) < 0.8
+    found = paired_runs(first, second)
+    assert found.p == pytest.approx(scipy.stats.ttest_rel(first[0].astype(float), second[0].astype(float)).pvalue)
+
+
+def test_when_images_do_not_matter_paired_runs_is_the_paired_t_test_over_runs() -> None:
+    differences = np.array([0.02, 0.05, 0.03, 0.04])
+    first = np.repeat(differences[:, None], 50, axis=1)
+    found = paired_runs(first, np.zeros_like(first))
+    assert found.p == pytest.approx(scipy.stats.ttest_1samp(differences, 0).pvalue)
+    assert found.df == pytest.approx(3)
+
+
+def test_the_interval_of_paired_runs_covers_the_truth_over_runs_and_images() -> None:
+    random = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        runs, images = random.normal(0, 0.01, (3, 1)), random.normal(0, 0.1, (1, 400))
+        difference = 0.02 + runs + images + random.normal(0, 0.2, (3, 400))
+        interval = paired_runs(difference, np.zeros_like(difference)).difference
+        covered += interval.low <= 0.02 <= interval.high
+    assert covered >= 279  # 93 % of 300; the interval may be wider than it says, not narrower
+
+
+def test_equal_scores_differ_by_nothing() -> None:
+    scores = np.random.default_rng(0).random((3, 50)) < 0.5
+    assert paired_runs(scores, scores).p == 1.0

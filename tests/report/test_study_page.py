@@ -1,0 +1,53 @@
+"""The page of a study: complete, silent, offline, and within the width of a phone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.report.browser import Browser
+from tests.report.test_page import assert_fits, browser  # noqa: F401 - a fixture
+from tests.studies.small import place_with
+
+from flyweight.report.study import SECTIONS, build_study_report
+from flyweight.studies.analyse import analyse
+from flyweight.studies.study import Trial, load_study
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    study, random = load_study("tiny_cnn"), np.random.default_rng(0)
+    scores = {arm: random.random((3, 1000)) < 0.85 + 0.01 * index for index, arm in enumerate(study.arms)}
+    place, order = place_with(folder, scores)
+    facts = analyse(study, "cpu", [*order, Trial(0, "cifar10", "ours")], place)
+    return build_study_report(facts, folder).html
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_study_fits_and_is_silent_and_asks_the_network_for_nothing(
+    browser: Browser,  # noqa: F811
+    page: Path,
+    width: int,
+    dark: bool,
+) -> None:
+    browser.open(page, width, dark=dark)
+    assert_fits(browser, width)
+    assert browser.problems() == []
+    assert browser.requests() == []
+
+
+def test_the_page_of_a_study_has_every_section_every_plot_and_what_is_missing(
+    browser: Browser,  # noqa: F811
+    page: Path,
+) -> None:
+    browser.open(page, 1280)
+    headings = browser.run(
+        "[...document.querySelectorAll('section')].map(s => [s.id, s.querySelector('h2').textContent])"
+    )
+    assert dict(headings) == SECTIONS
+    for plot in ("plot-answers", "plot-arms-mnist"):
+        assert browser.run(f"document.querySelectorAll('#{plot} svg.main-svg').length") > 0, plot
+    assert "cifar10/ours/seed0" in browser.run("document.getElementById('missing').textContent")
