@@ -9,7 +9,9 @@ import typer
 
 from flyweight.errors import DataError
 
-NAMES = ("audit", "bundle", "device", "error", "measurement", "recipe", "report", "verified")
+NAMES = (
+    "audit", "bundle", "device", "error", "measurement", "published", "recipe", "report", "study", "verified",
+)  # fmt: skip
 
 
 def schema(name: Annotated[str | None, typer.Argument(help="One of the names; without: list them.")] = None) -> None:
@@ -30,7 +32,9 @@ def schema_of(name: str) -> dict[str, Any]:
     from flyweight.measure.device import Device
     from flyweight.measure.speed import Measurement
     from flyweight.measure.verify import Verified
+    from flyweight.published.finding import Finding
     from flyweight.report.facts import Facts
+    from flyweight.report.study import StudyFacts
     from flyweight.runtime.manifest import Manifest
     from flyweight.train.recipe import Recipe
 
@@ -47,8 +51,14 @@ def schema_of(name: str) -> dict[str, Any]:
         "recipe": Recipe,
         "verified": Verified,
     }
-    if name == "report":
-        return Facts.model_json_schema(mode="serialization")
+    if name == "published":
+        count, lines = {"type": "integer"}, {"type": "array", "items": texts}
+        found = {"type": "array", "items": TypeAdapter(Finding).json_schema()}
+        properties = {"tables": lines, "rows": count, "wrong": count, "unsupported": count, "findings": found}
+        return {"type": "object", "properties": properties, "required": list(properties), "title": "Published"}
+    if name in {"report", "study"}:
+        facts = Facts if name == "report" else StudyFacts
+        return facts.model_json_schema(mode="serialization")
     return models[name].model_json_schema()
 
 

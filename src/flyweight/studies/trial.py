@@ -72,7 +72,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     start = Trained.load(place.of(_sibling(trial, arm.from_arm)) / RUN) if arm.from_arm else None
     trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
     open_test(place.out / "test-openings.jsonl", why=f"{study.name} {trial.name}")
-    correct = _score(trained, prepared)
+    correct = score(trained, prepared)
     buffer = io.BytesIO()
     np.save(buffer, correct)
     write_bytes(folder / CORRECT, buffer.getvalue())
@@ -123,7 +123,7 @@ def _of_cost(recipe: Recipe, prepared: Prepared, macs: float) -> Recipe:
     return recipe.model_copy(update={"stages": (stage.model_copy(update=length),)})
 
 
-def _score(trained: Trained, prepared: Prepared) -> np.ndarray[Any, Any]:
+def score(trained: Trained, prepared: Prepared) -> np.ndarray[Any, Any]:
     """Return (N,) bool: which images of the test part are classified right."""
     chosen = prepared.split.test
     batches = Batches(
