@@ -1,4 +1,4 @@
-"""Compare benchmarks/claims.json with the committed results and fill the table in README.md: `make claims`."""
+"""Compare claims.json with the committed results; fill README.md and docs/studies.md from them: `make claims`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flyweight.report.study import StudyFacts, markdown
+
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- claims -->", "<!-- /claims -->"
+STUDIES = HERE.parent / "docs" / "studies"
 UNKNOWN = "not measured yet"
 
 
@@ -18,7 +20,10 @@ def main() -> int:
     rows = [judge(claim) for claim in json.loads((HERE / "claims.json").read_text())["claims"]]
     for row in rows:
         print(f"{row['verdict']:>16}  {row['name']:<42} {row['shown']}")
-    return fill_readme(rows)
+    for report in sorted(STUDIES.glob("*.json")):
+        text = markdown(StudyFacts.model_validate_json(report.read_bytes()))
+        fill(STUDIES.with_suffix(".md"), f"study {report.stem}", text)
+    return fill(README, "claims", table(rows))
 
 
 def judge(claim: dict[str, Any]) -> dict[str, str]:
@@ -43,15 +48,15 @@ def measured(claim: dict[str, Any]) -> dict[str, Any] | None:
     return next((result for result in results if result["name"] == claim["name"]), None)
 
 
-def fill_readme(rows: list[dict[str, str]]) -> int:
-    """Write the measured claims between the README's markers; return 1 if it has none."""
-    text = README.read_text("utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+def fill(page: Path, name: str, content: str) -> int:
+    """Write `content` between the page's markers of that name; return 1 if it has none."""
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    head, begin, rest = page.read_text("utf-8").partition(opening)
+    _, end, tail = rest.partition(closing)
     if not (begin and end):
-        print(f"{README.name} has no {BEGIN} … {END}", file=sys.stderr)
+        print(f"{page.name} has no {opening} … {closing}", file=sys.stderr)
         return 1
-    README.write_text(f"{head}{BEGIN}\n{table(rows)}\n{END}{tail}", "utf-8")
+    page.write_text(f"{head}{opening}\n{content}\n{closing}{tail}", "utf-8")
     return 0
 
 

@@ -23,6 +23,7 @@ def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "HERE", tmp_path)
     monkeypatch.setattr(module, "README", tmp_path / "README.md")
+    monkeypatch.setattr(module, "STUDIES", tmp_path / "studies")
     (tmp_path / "claims.json").write_text(json.dumps({"claims": [CLAIM]}))
     (tmp_path / "README.md").write_text("before\n<!-- claims -->\nold\n<!-- /claims -->")
     (tmp_path / "results").mkdir()

@@ -208,3 +208,36 @@ def _answers(verdicts: Sequence[StudyVerdict]) -> dict[str, Any]:
     axis = {"categoryorder": "array", "categoryarray": names}
     layout = {"xaxis": {"title": {"text": "difference in accuracy, points"}, "zeroline": True}, "yaxis": axis}
     return {"data": data, "layout": {**layout, "height": 100 + 30 * len(rows)}}
+
+
+def markdown(facts: StudyFacts) -> str:
+    """Return the tables of a study as Markdown: arms by data set, then questions and answers."""
+    names = list(dict.fromkeys(arm.arm for data in facts.datasets for arm in data.arms))
+    lines = ["| arm | " + " | ".join(data.title for data in facts.datasets) + " |"]
+    lines.append("| --- |" + " --- |" * len(facts.datasets))
+    for name in names:
+        cells = [next((_cell(arm) for arm in data.arms if arm.arm == name), "–") for data in facts.datasets]
+        title = next(arm.title for data in facts.datasets for arm in data.arms if arm.arm == name)
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    published = [f"{100 * data.published.accuracy:g} %" if data.published else "–" for data in facts.datasets]
+    lines.append("| *published* | " + " | ".join(published) + " |")
+    if not facts.verdicts:
+        return "\n".join(lines)
+    lines += ["", "| question | " + " | ".join(data.title for data in facts.datasets) + " |"]
+    lines.append("| --- |" + " --- |" * len(facts.datasets))
+    for question in dict.fromkeys(verdict.question for verdict in facts.verdicts):
+        found = {verdict.dataset: verdict for verdict in facts.verdicts if verdict.question == question}
+        cells = [_difference(found[data.name]) if data.name in found else "–" for data in facts.datasets]
+        lines.append(f"| {question} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(arm: ArmFacts) -> str:
+    value, low, high = arm.accuracy.value, arm.accuracy.low, arm.accuracy.high
+    spread = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{100 * (value or 0.0):.2f} %{spread}, {arm.params:,}"
+
+
+def _difference(verdict: StudyVerdict) -> str:
+    low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
+    return f"**{verdict.answer}**: {value:+.2f} [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g}"

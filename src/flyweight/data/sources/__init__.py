@@ -1,4 +1,4 @@
-"""The catalogue of sources. A new one is a file here with `recognises` and `read`, and a line in SOURCES."""
+"""The catalogue of sources. A new one is a file here with `find` and `read`, and a line in SOURCES."""
 
 from __future__ import annotations
 
