@@ -11,6 +11,7 @@ from flyweight.measure.statistics import (
     mcnemar_exact,
     mean_interval,
     midranks,
+    over_data_sets,
     paired_bootstrap,
     paired_runs,
     permutation_test,
@@ -173,3 +174,14 @@ def test_the_interval_of_paired_runs_covers_the_truth_over_runs_and_images() -> 
 def test_equal_scores_differ_by_nothing() -> None:
     scores = np.random.default_rng(0).random((3, 50)) < 0.5
     assert paired_runs(scores, scores).p == 1.0
+
+
+def test_over_data_sets_is_the_mean_with_the_error_of_a_mean() -> None:
+    random = np.random.default_rng(0)
+    apart = [paired_runs(random.random((4, 300)) < 0.8, random.random((4, 300)) < 0.7) for _ in range(3)]
+    found = over_data_sets(apart)
+    assert found.difference.value == pytest.approx(np.mean([one.difference.value for one in apart]))
+    assert found.error == pytest.approx(math.sqrt(sum(one.error**2 for one in apart)) / 3)
+    assert found.df > max(one.df for one in apart)
+    alone = over_data_sets(apart[:1])
+    assert (alone.p, alone.df) == pytest.approx((apart[0].p, apart[0].df))

@@ -12,6 +12,7 @@ from tests.studies.small import place_with, small_mnist
 from flyweight.cli import run as cli
 from flyweight.errors import RecipeError
 from flyweight.models.zoo import find
+from flyweight.report.study import ALL, StudyFacts, markdown
 from flyweight.studies.analyse import analyse
 from flyweight.studies.schedule import Running, TrialDone, TrialFailed, run_trials
 from flyweight.studies.study import Scale, Study, Trial, load_study, recipe_of, trials
@@ -185,3 +186,19 @@ def test_a_data_set_that_is_not_there_fails_that_trial_with_the_reason(
     words = ["--scale", "smoke", "--arm", "sub_models", "--data", str(empty), "--out", str(tmp_path / "out")]
     assert cli(["reproduce", "tiny_cnn", *words]) == 1
     assert str(empty) in capsys.readouterr().err
+
+
+def test_the_shipped_report_of_the_cpu_scale_is_complete_and_costs_are_equal() -> None:
+    file = Path(__file__).parents[2] / "docs/studies/tiny_cnn-cpu.json"
+    facts = StudyFacts.model_validate_json(file.read_bytes())
+    assert facts.missing == ()
+    assert len(facts.datasets) == 3
+    counted = {data.name: data.published.measured_params for data in facts.datasets if data.published}
+    assert counted == {"mnist": 14_862, "fashion-mnist": 14_862, "cifar10": 19_622}
+    for verdict in facts.verdicts:
+        assert verdict.seeds >= 3
+        assert verdict.cost_ratio == pytest.approx(1.0, abs=0.02)
+    asked = {(verdict.question, verdict.dataset) for verdict in facts.verdicts}
+    assert asked == {(q.ask, d) for q in load_study("tiny_cnn").questions for d in (ALL, *counted)}
+    for line in markdown(facts).splitlines():
+        assert line in (file.parent.with_suffix(".md")).read_text("utf-8").splitlines()

@@ -78,12 +78,14 @@ class PairedRuns:
 
     Attributes:
         p: Two-sided, of no difference.
+        error: Standard error of the difference, with `df` degrees of freedom.
         detectable: The smallest true difference that such an experiment would find 4 times in 5 at the 5 % level.
     """
 
     difference: Interval
     p: float
     df: float
+    error: float
     detectable: float
 
 
@@ -103,23 +105,37 @@ def paired_runs(first: np.ndarray, second: np.ndarray, *, level: float = 0.95) -
     Source: Searle, Casella & McCulloch 1992, "Variance Components", section 4.3; degrees of freedom by Satterthwaite
     1946. Changed: what is counted twice is not subtracted.
     """
-    from scipy.stats import t as student
-
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     runs, images = difference.shape
     mean, by_run, by_image = difference.mean(), difference.mean(1), difference.mean(0)
     of_runs = by_run.var(ddof=1) / runs if runs > 1 else 0.0
     of_images = by_image.var(ddof=1) / images
-    variance = of_runs + of_images
-    if variance == 0.0:
-        return PairedRuns(Interval(float(mean), float(mean), float(mean), level), 1.0 if mean == 0 else 0.0, 1.0, 0.0)
     parts = of_images**2 / (images - 1) + (of_runs**2 / (runs - 1) if runs > 1 else 0.0)
-    df = variance**2 / parts
-    error = math.sqrt(variance)
+    return _student(float(mean), float(of_runs + of_images), float(parts), level)
+
+
+def over_data_sets(found: Sequence[PairedRuns], level: float = 0.95) -> PairedRuns:
+    """Return the mean difference over data sets that were run and scored apart, each counting the same.
+
+    The interval is for these data sets: what another one would say is not in it.
+    """
+    mean = sum(one.difference.value for one in found) / len(found)
+    variances = [(one.error / len(found)) ** 2 for one in found]
+    parts = sum(variance**2 / one.df for variance, one in zip(variances, found, strict=True))
+    return _student(mean, sum(variances), parts, level)
+
+
+def _student(mean: float, variance: float, parts: float, level: float) -> PairedRuns:
+    """Return mean, interval and p; the degrees of freedom are variance² / parts."""
+    from scipy.stats import t as student
+
+    if variance == 0.0:
+        return PairedRuns(Interval(mean, mean, mean, level), 1.0 if mean == 0 else 0.0, 1.0, 0.0, 0.0)
+    df, error = variance**2 / parts, math.sqrt(variance)
     half = float(student.ppf(0.5 + level / 2, df)) * error
     p = float(2 * student.sf(abs(mean) / error, df))
     detectable = float(student.ppf(0.975, df) + student.ppf(0.8, df)) * error
-    return PairedRuns(Interval(float(mean), float(mean - half), float(mean + half), level), p, float(df), detectable)
+    return PairedRuns(Interval(mean, mean - half, mean + half, level), p, df, error, detectable)
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:

@@ -13,6 +13,8 @@ from flyweight.report.facts import Conditions, Count, Fact, Measured, Number
 
 Answer = Literal["helps", "hurts", "no difference", "too few seeds"]
 
+ALL = "all data sets"  # a verdict over every data set of the study, each counting the same
+
 SECTIONS = {
     "answers": "Questions and answers",
     "published": "Published and measured",
@@ -85,7 +87,7 @@ class StudyVerdict(Fact):
         question: In words, and `short` as on a plot. `answer` is about `first` against `second`, from three
             seeds on.
         difference: Accuracy of first minus second, over seeds and images, 95 %.
-        p, p_holm: Two-sided, of no difference; adjusted for all questions of the study.
+        p, p_holm: Two-sided, of no difference; adjusted for all questions over all data sets, or for all on one.
         detectable: Smallest true difference that would be found 4 times in 5.
         cost_ratio: Training cost of first over second, mean over seeds.
     """
@@ -182,7 +184,7 @@ def _arms(data: DataSetFacts) -> dict[str, Any]:
 def _answers(verdicts: Sequence[StudyVerdict]) -> dict[str, Any]:
     """Return each difference with its interval; what is clear of zero after Holm is in colour."""
     rows = list(reversed(verdicts))
-    names = [f"{html.escape(v.short)}, {html.escape(v.dataset)}" for v in rows]
+    names = [f"{html.escape(v.short)}, {html.escape('all' if v.dataset == ALL else v.dataset)}" for v in rows]
     data = []
     for answer, colour in (
         ("helps", "accent"),
@@ -223,11 +225,13 @@ def markdown(facts: StudyFacts) -> str:
     lines.append("| *published* | " + " | ".join(published) + " |")
     if not facts.verdicts:
         return "\n".join(lines)
-    lines += ["", "| question | " + " | ".join(data.title for data in facts.datasets) + " |"]
-    lines.append("| --- |" + " --- |" * len(facts.datasets))
+    places = [(ALL, ALL)] * any(verdict.dataset == ALL for verdict in facts.verdicts)
+    places += [(data.name, data.title) for data in facts.datasets]
+    lines += ["", "| question | " + " | ".join(title for _, title in places) + " |"]
+    lines.append("| --- |" + " --- |" * len(places))
     for question in dict.fromkeys(verdict.question for verdict in facts.verdicts):
         found = {verdict.dataset: verdict for verdict in facts.verdicts if verdict.question == question}
-        cells = [_difference(found[data.name]) if data.name in found else "–" for data in facts.datasets]
+        cells = [_difference(found[name]) if name in found else "–" for name, _ in places]
         lines.append(f"| {question} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from flyweight.measure.statistics import PairedRuns, holm, mcnemar_exact, mean_interval, paired_runs
+from flyweight.measure.statistics import PairedRuns, holm, mcnemar_exact, mean_interval, over_data_sets, paired_runs
 from flyweight.report.facts import Conditions, Measured
 from flyweight.report.study import (
+    ALL,
     Answer,
     ArmFacts,
     DataSetFacts,
@@ -104,55 +106,76 @@ def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]]) -> ArmFacts:
 def _verdicts(
     study: Study, datasets: Sequence[str], found: dict[Trial, dict[str, Any]], place: Place
 ) -> tuple[StudyVerdict, ...]:
-    compared = []
-    for question, name in product(study.questions, datasets):
-        seeds = [
-            seed
-            for seed in sorted({trial.seed for trial in found})
-            if all(Trial(seed, name, arm) in found for arm in (question.first, question.second))
-        ]
-        if seeds:
-            compared.append((question, name, seeds, *_compare(question, name, seeds, place)))
-    adjusted = holm([paired.p for *_, paired, _ in compared])
-    return tuple(
+    """Return each question's verdict over all data sets, then on each; Holm's correction within either family."""
+    single = [
+        compared
+        for question, name in product(study.questions, datasets)
+        if (compared := _compare(question, name, found, place)) is not None
+    ]
+    overall = [
+        _overall(question, mine)
+        for question in study.questions
+        if len(mine := [compared for compared in single if compared.question == question]) > 1
+    ]
+    return (*_judged(overall), *_judged(single))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Two arms on the same images of one data set, or of all."""
+
+    question: Question
+    dataset: str
+    seeds: int
+    paired: PairedRuns
+    cost_ratio: float
+    mcnemar: tuple[McNemar, ...] = ()
+
+
+def _judged(family: Sequence[_Compared]) -> list[StudyVerdict]:
+    adjusted = holm([compared.paired.p for compared in family])
+    return [
         StudyVerdict(
-            question=question.ask,
-            short=question.short,
-            dataset=name,
-            first=question.first,
-            second=question.second,
-            answer=_answer(paired.difference.value, p, len(seeds)),
-            difference=_measured(paired),
-            p=paired.p,
+            question=compared.question.ask,
+            short=compared.question.short,
+            dataset=compared.dataset,
+            first=compared.question.first,
+            second=compared.question.second,
+            answer=_answer(compared.paired.difference.value, p, compared.seeds),
+            difference=_measured(compared.paired),
+            p=compared.paired.p,
             p_holm=p,
-            df=paired.df,
-            detectable=paired.detectable,
-            cost_ratio=_cost_ratio(question, name, seeds, found),
-            seeds=len(seeds),
-            mcnemar=counts,
+            df=compared.paired.df,
+            detectable=compared.paired.detectable,
+            cost_ratio=compared.cost_ratio,
+            seeds=compared.seeds,
+            mcnemar=compared.mcnemar,
         )
-        for (question, name, seeds, paired, counts), p in zip(compared, adjusted, strict=True)
-    )
+        for compared, p in zip(family, adjusted, strict=True)
+    ]
 
 
-def _compare(
-    question: Question, name: str, seeds: Sequence[int], place: Place
-) -> tuple[PairedRuns, tuple[McNemar, ...]]:
-    first, second = (
-        np.stack([place.correct(Trial(seed, name, arm)) for seed in seeds]) for arm in (question.first, question.second)
-    )
+def _compare(question: Question, name: str, found: dict[Trial, dict[str, Any]], place: Place) -> _Compared | None:
+    """Compare two arms on one data set over the seeds that both have; None where there is none."""
+    arms = (question.first, question.second)
+    known = sorted({trial.seed for trial in found})
+    seeds = [seed for seed in known if all(Trial(seed, name, arm) in found for arm in arms)]
+    if not seeds:
+        return None
+    first, second = (np.stack([place.correct(Trial(seed, name, arm)) for seed in seeds]) for arm in arms)
+    costs = [[found[Trial(seed, name, arm)]["train_macs"] for seed in seeds] for arm in arms]
     counts = []
     for seed, one, two in zip(seeds, first, second, strict=True):
         b, c = int((one & ~two).sum()), int((two & ~one).sum())
         counts.append(McNemar(seed=seed, only_first=b, only_second=c, p=mcnemar_exact(b, c)))
-    return paired_runs(first, second), tuple(counts)
+    ratio = float(np.mean(np.divide(costs[0], costs[1])))
+    return _Compared(question, name, len(seeds), paired_runs(first, second), ratio, tuple(counts))
 
 
-def _cost_ratio(question: Question, name: str, seeds: Sequence[int], found: dict[Trial, dict[str, Any]]) -> float:
-    costs = [
-        [found[Trial(seed, name, arm)]["train_macs"] for seed in seeds] for arm in (question.first, question.second)
-    ]
-    return float(np.mean(np.divide(costs[0], costs[1])))
+def _overall(question: Question, mine: Sequence[_Compared]) -> _Compared:
+    ratio = float(np.mean([compared.cost_ratio for compared in mine]))
+    paired = over_data_sets([compared.paired for compared in mine])
+    return _Compared(question, ALL, min(compared.seeds for compared in mine), paired, ratio)
 
 
 def _answer(difference: float, p: float, seeds: int) -> Answer:
