@@ -160,15 +160,16 @@ def test_when_images_do_not_matter_paired_runs_is_the_paired_t_test_over_runs() 
     assert found.df == pytest.approx(3)
 
 
-def test_the_interval_of_paired_runs_covers_the_truth_over_runs_and_images() -> None:
+@pytest.mark.parametrize("runs_deviation", [0.0, 0.01, 0.05])
+def test_paired_runs_is_wrong_no_more_often_than_it_says_even_far_out(runs_deviation: float) -> None:
     random = np.random.default_rng(3)
-    covered = 0
-    for _ in range(300):
-        runs, images = random.normal(0, 0.01, (3, 1)), random.normal(0, 0.1, (1, 400))
-        difference = 0.02 + runs + images + random.normal(0, 0.2, (3, 400))
-        interval = paired_runs(difference, np.zeros_like(difference)).difference
-        covered += interval.low <= 0.02 <= interval.high
-    assert covered >= 279  # 93 % of 300; the interval may be wider than it says, not narrower
+    ps = []
+    for _ in range(2000):
+        runs, images = random.normal(0, runs_deviation, (3, 1)), random.normal(0, 0.1, (1, 100))
+        difference = runs + images + random.normal(0, 0.2, (3, 100))
+        ps.append(paired_runs(difference, np.zeros_like(difference)).p)
+    for level in (0.05, 0.05 / 24):  # as it stands, and as Holm asks the smallest of 24
+        assert np.mean(np.array(ps) < level) <= level + 3 * math.sqrt(level / 2000)
 
 
 def test_equal_scores_differ_by_nothing() -> None:
@@ -182,6 +183,6 @@ def test_over_data_sets_is_the_mean_with_the_error_of_a_mean() -> None:
     found = over_data_sets(apart)
     assert found.difference.value == pytest.approx(np.mean([one.difference.value for one in apart]))
     assert found.error == pytest.approx(math.sqrt(sum(one.error**2 for one in apart)) / 3)
-    assert found.df > max(one.df for one in apart)
+    assert 3 < found.df <= 9
     alone = over_data_sets(apart[:1])
     assert (alone.p, alone.df) == pytest.approx((apart[0].p, apart[0].df))

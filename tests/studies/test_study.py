@@ -202,3 +202,18 @@ def test_the_shipped_report_of_the_cpu_scale_is_complete_and_costs_are_equal() -
     assert asked == {(q.ask, d) for q in load_study("tiny_cnn").questions for d in (ALL, *counted)}
     for line in markdown(facts).splitlines():
         assert line in (file.parent.with_suffix(".md")).read_text("utf-8").splitlines()
+
+
+def test_a_folder_of_another_scale_is_refused_and_not_mixed(
+    place: Place, done: list[Trial], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "tiny_cnn", "--data", str(place.data), "--scale", "cpu", "--out", str(place.out)]
+    assert cli(words) == 1
+    assert "holds a study with another scale" in capsys.readouterr().err
+
+
+def test_more_seeds_than_folds_are_refused_before_anything_runs(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(["reproduce", "tiny_cnn", "--data", str(place.data), "--scale", "smoke", "--seeds", "6"]) == 1
+    assert "--seeds 6, but there are 5 folds" in capsys.readouterr().err

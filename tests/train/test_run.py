@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -136,3 +137,50 @@ def test_unequal_classes_weight_the_loss(few: Dataset, quick: Recipe, tmp_path: 
     assert weights is not None
     assert weights[0] == max(weights)
     assert sum(weights) / len(weights) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_folder_is_a_run_of_its_data_and_first_weights_too(few: Dataset, quick: Recipe, tmp_path: Path) -> None:
+    trained = train_and_wait(few, quick, tmp_path / "run")
+    fewer = few.take(np.arange(700))
+    with pytest.raises(RecipeError, match="other images or labels"):
+        train_and_wait(fewer, quick, tmp_path / "run")
+    with pytest.raises(RecipeError, match="other weights to begin with"):
+        train_and_wait(few, quick, tmp_path / "run", initial=trained)
+
+
+def test_a_key_that_only_the_run_in_the_folder_has_is_a_difference(few: Dataset, quick: Recipe, tmp_path: Path) -> None:
+    wide = quick.with_settings(["model.args.width=6"])
+    train_and_wait(few, wide, tmp_path)
+    with pytest.raises(RecipeError, match=r"model\.args\.width is 6 there and None here"):
+        train_and_wait(few, quick, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "content"), [("checkpoint.pt", b"rubbish"), ("recipe.yaml", b"colour: red\n")])
+def test_a_damaged_file_of_a_run_is_named(
+    few: Dataset, quick: Recipe, tmp_path: Path, name: str, content: bytes
+) -> None:
+    events = run(few, quick, tmp_path)
+    next(event for event in events if isinstance(event, EpochDone))
+    events.close()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((TrainingError, RecipeError), match=name):
+        train_and_wait(few, quick, tmp_path)
+
+
+def test_a_device_that_torch_cannot_use_is_refused(few: Dataset, quick: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot use the device 'foo'"):
+        train_and_wait(few, quick, tmp_path, device="foo")
+
+
+def test_the_seconds_of_an_epoch_survive_a_stop(
+    few: Dataset, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+    events = run(few, quick, tmp_path)
+    for event in events:
+        if isinstance(event, StepDone) and event.step == event.steps - 1:
+            break
+    events.close()
+    seconds = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["seconds"]
+    assert seconds > 0
+    assert train_and_wait(few, quick, tmp_path).history[0]["train_seconds"] > seconds

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flyweight.data.dataset import Dataset
-from flyweight.errors import RecipeError
+from flyweight.errors import ModelError, RecipeError
 from flyweight.train import run as run_module
 from flyweight.train.loop import EpochDone, StepDone
 from flyweight.train.recipe import Recipe, load_recipe, validated
@@ -173,3 +173,25 @@ def test_a_large_seed_is_as_good_as_a_small_one(few: Dataset, quick: Recipe, tmp
 @pytest.mark.parametrize("name", ["dual-input", "unfreeze"])
 def test_the_shipped_recipes_with_stages_can_be_read(name: str) -> None:
     assert load_recipe(name).total_epochs > 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optim": {"name": "adamww"}}, "no optimizer 'adamww'"),
+        ({"views": "split", "augment": {"mixup": 0.2}}, "mixup or cutmix with views: split"),
+    ],
+)
+def test_a_last_stage_that_cannot_run_is_refused_before_the_first_one_runs(
+    few: Dataset, quick: Recipe, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    recipe = staged(quick, model={"name": "pool_cnn"}, stages=[{"network": "dual"}, {"network": "merged", **changes}])
+    with pytest.raises(RecipeError, match=said):
+        train_and_wait(few, recipe, tmp_path)
+    assert not (tmp_path / "history.jsonl").exists()
+
+
+def test_weights_of_another_network_are_refused(few: Dataset, quick: Recipe, tmp_path: Path) -> None:
+    start = train_and_wait(few, quick.model_copy(update={"epochs": 1}), tmp_path / "start")
+    with pytest.raises(ModelError, match="tensors are among the weights"):
+        train_and_wait(few, staged(quick, model={"name": "tiny_resnet8_4"}), tmp_path / "other", initial=start)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flyweight.cli.progress import TrainingProgress, need_train_extra
+from flyweight.errors import RecipeError
 
 
 def fit(
@@ -40,6 +41,12 @@ def fit(
     from flyweight.measure.budget import Budget
     from flyweight.train.recipe import load_recipe
 
+    chosen = load_recipe(recipe) if recipe else None
+    if chosen is not None and chosen.stages:
+        raise RecipeError(
+            f"--recipe {recipe} has {len(chosen.stages)} stages, and fit plans the length of one",
+            do=f"train it alone: flyweight train {shlex.quote(data)} --recipe {recipe}",
+        )
     request = FitRequest(
         data=data,
         budget=Budget.parse(budget, maximize=maximize, device=device),
@@ -50,7 +57,7 @@ def fit(
         models=tuple(models or ()),
         sizes=tuple(sizes or ()),
         group=group,
-        recipe=load_recipe(recipe) if recipe else None,
+        recipe=chosen,
         start=start,
         command=shlex.join(["flyweight", *sys.argv[1:]]),
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flyweight.cli.progress import Bars, need_train_extra
-from flyweight.errors import DataError
+from flyweight.errors import DataError, RecipeError
 from flyweight.runtime.environment import usable_cores
 
 
@@ -22,7 +22,7 @@ def reproduce(
     ] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Only this data set (repeat).")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm and what it needs (repeat).")] = None,
-    scale: Annotated[str, typer.Option(help="smoke: seconds; cpu: an evening on two cores; full: days.")] = "cpu",
+    scale: Annotated[str, typer.Option(help="smoke: two minutes; cpu: an hour on two cores; full: a day.")] = "cpu",
     seeds: Annotated[int | None, typer.Option(help="Runs of each arm; default: the scale's.", min=1)] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the study; default: runs/STUDY-SCALE.")] = None,
@@ -44,6 +44,9 @@ def reproduce(
     check_name("scale", scale, chosen.scales)
     size = chosen.scales[scale]
     size = size.model_copy(update={"seeds": seeds}) if seeds else size
+    folds = round(1 / chosen.base["data"]["val_fraction"])
+    if size.seeds > folds:
+        raise RecipeError(f"--seeds {size.seeds}, but there are {folds} folds", do=f"choose at most {folds}")
     order = trials(chosen, size, datasets=dataset or (), arms=arm or ())
     place = Place(_data_folder(data), out or Path("runs") / f"{study}-{scale}")
     failed: list[TrialFailed] = []

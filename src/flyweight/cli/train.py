@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flyweight.cli.progress import TrainingProgress, need_train_extra
+from flyweight.errors import RecipeError
+
+if TYPE_CHECKING:
+    from flyweight.data.dataset import Dataset
+    from flyweight.train.recipe import Recipe
+    from flyweight.train.trained import Trained
 
 
 def train(
@@ -43,6 +49,8 @@ def train(
     group = group or chosen.data.group
     initial = Trained.load(start) if start else None
     dataset = leave_out(load_data(data, group=group), quarantine)
+    if initial is not None:
+        _same_split(initial, dataset, chosen)
     trained, epochs = None, chosen.total_epochs
     with TrainingProgress(quiet=as_json) as bars:
         for event in run(dataset, chosen, out, device=device, initial=initial, progress=bars.decoded):
@@ -60,3 +68,20 @@ def train(
     )
     print(f"run     {out}\nbundle  {shipped.path}")
     print(f"next    flyweight verify {shipped.path} --data {data}")
+
+
+def _same_split(initial: Trained, dataset: Dataset, recipe: Recipe) -> None:
+    """Refuse weights that were trained on images which this recipe would validate or test on."""
+    from flyweight.train.prepare import split_for
+
+    if initial.data.get("fingerprint") != dataset.fingerprint():
+        return
+    rule = split_for(dataset, recipe.data).rule
+    differ = [key for key, value in rule.items() if initial.split.get(key, 0) != value]
+    if differ:
+        known = {key: initial.split.get(key, 0) for key in differ}
+        raise RecipeError(
+            f"--from was trained on the same images with another split: {known} there, "
+            f"{ {key: rule[key] for key in differ} } here",
+            do="give the data part of its recipe.yaml with --set data.…, or weights trained on other images",
+        )

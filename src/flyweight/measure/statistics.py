@@ -93,45 +93,45 @@ def paired_runs(first: np.ndarray, second: np.ndarray, *, level: float = 0.95) -
     """Return how much better `first` scores than `second`, for other runs and other images of the same kind.
 
     Runs (seeds) and images are crossed random effects, as readers and cases are in radiology: the variance of the mean
-    is taken as that of runs over their number plus that of images over theirs. What both share (chance of one image in
-    one run) is counted twice, so that the interval is rather too wide: simulated, it covers 93 to 98 times in 100
-    (subtracted, it would cover 91 to 97). One run has no variance of its own: with one, the interval is for these
-    trained networks only.
+    is taken as that of runs over their number plus that of images over theirs, with the degrees of freedom of the runs.
+    That is on the safe side: what both share is counted twice, and images have many more degrees of freedom. (Those of
+    Satterthwaite are estimated from the few runs too: where these happen to agree, p is many times too small.) One run
+    has no variance of its own: with one, the interval is for these trained networks only.
 
     Args:
         first: Scores (R, N) of R runs on the same N images, as 1 for right and 0 for wrong.
         second: The same of the other way, run r with the seed and split of the first's run r.
 
-    Source: Searle, Casella & McCulloch 1992, "Variance Components", section 4.3; degrees of freedom by Satterthwaite
-    1946. Changed: what is counted twice is not subtracted.
+    Source: Searle, Casella & McCulloch 1992, "Variance Components", section 4.3. Changed: see above.
     """
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     runs, images = difference.shape
     mean, by_run, by_image = difference.mean(), difference.mean(1), difference.mean(0)
     of_runs = by_run.var(ddof=1) / runs if runs > 1 else 0.0
     of_images = by_image.var(ddof=1) / images
-    parts = of_images**2 / (images - 1) + (of_runs**2 / (runs - 1) if runs > 1 else 0.0)
-    return _student(float(mean), float(of_runs + of_images), float(parts), level)
+    df = runs - 1 if runs > 1 else images - 1
+    return _student(float(mean), float(of_runs + of_images), df, level)
 
 
 def over_data_sets(found: Sequence[PairedRuns], level: float = 0.95) -> PairedRuns:
     """Return the mean difference over data sets that were run and scored apart, each counting the same.
 
-    The interval is for these data sets: what another one would say is not in it.
+    The interval is for these data sets: what another one would say is not in it. Degrees of freedom by Satterthwaite
+    1946, from those of each.
     """
     mean = sum(one.difference.value for one in found) / len(found)
     variances = [(one.error / len(found)) ** 2 for one in found]
     parts = sum(variance**2 / one.df for variance, one in zip(variances, found, strict=True))
-    return _student(mean, sum(variances), parts, level)
+    return _student(mean, sum(variances), sum(variances) ** 2 / parts if parts else 1.0, level)
 
 
-def _student(mean: float, variance: float, parts: float, level: float) -> PairedRuns:
-    """Return mean, interval and p; the degrees of freedom are variance² / parts."""
+def _student(mean: float, variance: float, df: float, level: float) -> PairedRuns:
+    """Return mean, interval and p by Student's distribution."""
     from scipy.stats import t as student
 
     if variance == 0.0:
         return PairedRuns(Interval(mean, mean, mean, level), 1.0 if mean == 0 else 0.0, 1.0, 0.0, 0.0)
-    df, error = variance**2 / parts, math.sqrt(variance)
+    error = math.sqrt(variance)
     half = float(student.ppf(0.5 + level / 2, df)) * error
     p = float(2 * student.sf(abs(mean) / error, df))
     detectable = float(student.ppf(0.975, df) + student.ppf(0.8, df)) * error

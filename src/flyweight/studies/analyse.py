@@ -115,7 +115,7 @@ def _verdicts(
     overall = [
         _overall(question, mine)
         for question in study.questions
-        if len(mine := [compared for compared in single if compared.question == question]) > 1
+        if len(mine := [compared for compared in single if compared.question == question]) == len(datasets) > 1
     ]
     return (*_judged(overall), *_judged(single))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flyweight.errors import FlyweightError, TrainingError
 from flyweight.studies.study import Scale, Study, Trial
-from flyweight.studies.trial import RUN, Place, run_trial
+from flyweight.studies.trial import RUN, Place, claim, run_trial
 
 LOOK_SECONDS = 2.0
 
@@ -50,6 +50,7 @@ def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, 
 
     Stopping the iteration (Ctrl-C) ends the workers at once; each trial continues from its last checkpoint.
     """
+    claim(study, scale, place)
     waiting: list[Trial] = []
     done: set[Trial] = set()
     for trial in order:

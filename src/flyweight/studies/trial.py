@@ -17,6 +17,7 @@ from flyweight.data.batches import Batches
 from flyweight.data.cache import build_fixed
 from flyweight.data.sources import load_data
 from flyweight.data.split import open_test
+from flyweight.errors import RecipeError
 from flyweight.export.counted import counted
 from flyweight.files import write_bytes, write_json
 from flyweight.studies.study import Scale, Study, Trial, recipe_of
@@ -27,7 +28,7 @@ from flyweight.train.run import architecture_for, train_and_wait
 from flyweight.train.stages import form_of, training_macs
 from flyweight.train.trained import Trained
 
-RESULT, CORRECT, RUN = "result.json", "correct.npy", "run"
+RESULT, CORRECT, RUN, CLAIM = "result.json", "correct.npy", "run", "study.json"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,27 @@ class Place:
         """Return (N,) bool: which test images a finished trial got right."""
         found: np.ndarray[Any, Any] = np.load(self.of(trial) / CORRECT)
         return found
+
+
+def claim(study: Study, scale: Scale, place: Place) -> None:
+    """Write into the folder what its trials are, or check that it holds trials of the same study and scale.
+
+    Raises:
+        RecipeError: It holds others, whose results would be taken for these.
+    """
+    content = study.model_dump(mode="json", include={"name", "base", "arms", "datasets"})
+    content["scale"] = scale.model_dump(mode="json", exclude={"seeds", "datasets"})
+    file = place.out / CLAIM
+    if not file.is_file():
+        write_json(file, content)
+        return
+    there = json.loads(file.read_text("utf-8"))
+    differ = [key for key in content if there.get(key) != content[key]]
+    if differ:
+        raise RecipeError(
+            f"{place.out} holds a study with another {', '.join(differ)}",
+            do="choose another --out, or empty that folder",
+        )
 
 
 def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from flyweight.errors import TrainingError
 from flyweight.files import write_bytes
 from flyweight.train.loop import State
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save_checkpoint(state: State, path: Path) -> None:
@@ -26,7 +26,13 @@ def save_checkpoint(state: State, path: Path) -> None:
         "network": state.network.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "average": state.average.state_dict() if state.average else None,
-        "position": {"stage": state.stage, "epoch": state.epoch, "step": state.step, "images_seen": state.images_seen},
+        "position": {
+            "stage": state.stage,
+            "epoch": state.epoch,
+            "step": state.step,
+            "images_seen": state.images_seen,
+            "seconds": state.seconds,
+        },
         "loss_sum": state.loss_sum,
         "history": state.history,
         "best": state.best,
@@ -57,13 +63,14 @@ def load_checkpoint(state: State, path: Path, device: str) -> None:
         raise _unusable(path, error) from error
     position = content["position"]
     state.epoch, state.step, state.images_seen = position["epoch"], position["step"], position["images_seen"]
+    state.seconds = position["seconds"]
     state.loss_sum, state.history, state.best = content["loss_sum"], content["history"], content["best"]
 
 
 def _read(path: Path, device: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError, TypeError) as error:
+    except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
         raise _unusable(path, error) from error
     if content.get("format") != FORMAT:
         raise _unusable(path, ValueError(f"it has format {content.get('format')}, this version writes {FORMAT}"))

@@ -36,6 +36,7 @@ class State:
     step: int = 0  # within the epoch
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     images_seen: int = 0  # within the epoch
+    seconds: float = 0.0  # within the epoch
     macs_per_image: float = 0.0  # of a forward and backward pass
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Any] | None = None  # {"accuracy", "row", "weights"} where the recipe selects the best
@@ -73,22 +74,22 @@ def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Bat
     for epoch in range(state.epoch, recipe.epochs):
         if out_of_patience(state, recipe):
             return
-        started, seen_before = time.perf_counter(), state.images_seen
+        started = time.perf_counter() - state.seconds
         for images, targets in train_batches.epoch(epoch, start=state.step):
             seed_step(recipe.seed, epoch, state.step)
             lr = learning_rate(recipe, (epoch * steps + state.step) / (recipe.epochs * steps))
             state.loss_sum += take_step(images, targets, lr) * len(images)
             state.images_seen += len(images)
             state.step += 1
+            state.seconds = time.perf_counter() - started
             if state.step % CHECK_EVERY == 0 or state.step == steps:
                 _stop_if_not_finite(state, recipe, steps)
             yield StepDone(len(state.history), state.step, steps)
-        seconds = time.perf_counter() - started
         last = learning_rate(recipe, (epoch + 1 - 1 / steps) / recipe.epochs)
         row = {"epoch": len(state.history) + 1, "stage": state.stage, "lr": last}
         row |= {"train_loss": float(state.loss_sum) / max(state.images_seen, 1)}
         row |= {"train_macs": state.macs_per_image * state.images_seen}
-        row |= {"images_per_second": (state.images_seen - seen_before) / seconds, "train_seconds": seconds}
+        row |= {"images_per_second": state.images_seen / state.seconds, "train_seconds": state.seconds}
         row |= validate(state.judged, val_batches, recipe)
         _finish_epoch(state, recipe, row)
         yield EpochDone(row)
@@ -218,5 +219,5 @@ def _finish_epoch(state: State, recipe: Recipe, row: dict[str, float]) -> None:
     if keeps_best and (state.best is None or row["val_accuracy"] > state.best["accuracy"]):
         weights = {name: value.detach().clone() for name, value in state.judged.state_dict().items()}
         state.best = {"accuracy": row["val_accuracy"], "row": len(state.history) - 1, "weights": weights}
-    state.epoch, state.step, state.images_seen = state.epoch + 1, 0, 0
+    state.epoch, state.step, state.images_seen, state.seconds = state.epoch + 1, 0, 0, 0.0
     state.loss_sum = torch.zeros_like(state.loss_sum)

@@ -205,7 +205,7 @@ class Recipe(_Part):
     stages: tuple[StagePart, ...] = ()
     second_view: AugmentPolicy | None = None
     merge: MergePart = MergePart()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["auto"] | Precision = "auto"
     channels_last: Literal["auto"] | bool = "auto"
     compile: Literal["auto"] | bool = "auto"

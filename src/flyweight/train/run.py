@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from flyweight.data.batches import Batches
@@ -26,11 +26,11 @@ from flyweight.train.checkpoint import checkpoint_stage, load_checkpoint, save_c
 from flyweight.train.loop import EpochDone, State, StepDone, train
 from flyweight.train.prepare import Prepared, Progress, prepare
 from flyweight.train.probe import resolve
-from flyweight.train.recipe import Recipe
-from flyweight.train.stages import Stage, enter, form_of, kept_weights, plan_stages, stages, training_macs
+from flyweight.train.recipe import Recipe, load_recipe
+from flyweight.train.stages import Stage, check_stages, enter, form_of, kept_weights, plan_stages, stages, training_macs
 from flyweight.train.trained import FACTS, RECIPE, Trained
 
-CHECKPOINT, HISTORY, REQUEST = "checkpoint.pt", "history.jsonl", "recipe.yaml"
+CHECKPOINT, HISTORY, REQUEST, SOURCE = "checkpoint.pt", "history.jsonl", "recipe.yaml", "source.json"
 CHECKPOINT_SECONDS = 20.0
 FOR_PEOPLE = {"description", "expected", "resolved"}  # fields of a recipe that do not make it another one
 
@@ -78,12 +78,15 @@ def run(
     out = Path(out)
     for left in out.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
+    source = _source(dataset, parts, initial)
     if (out / FACTS).exists():
         _same_recipe(recipe, out)
+        _same_source(source, out)
         yield Finished(Trained.load(out))
         return
+    check_device(device)
     prepared = prepare(dataset, recipe, parts=parts, progress=progress)
-    _claim(recipe, out)
+    _claim(recipe, source, out)
     architecture = architecture_for(recipe, prepared)
     recipe = _resolved(recipe, prepared, architecture, out, device or default_device())
     plan = recipe.settled()
@@ -158,6 +161,19 @@ def architecture_for(recipe: Recipe, prepared: Prepared) -> Architecture:
     )
 
 
+def check_device(device: str | None) -> None:
+    """Raise TrainingError when torch cannot use a device of that name."""
+    if device is None:
+        return
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TrainingError(
+            f"torch cannot use the device {device!r}: {str(error).splitlines()[0]}",
+            do="choose cpu, or cuda on a machine with an NVIDIA GPU and its driver",
+        ) from error
+
+
 def default_device() -> str:
     """Return cuda where there is a GPU, else cpu."""
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -165,10 +181,11 @@ def default_device() -> str:
 
 def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, out: Path, device: str) -> Recipe:
     if (out / RECIPE).exists():
-        return Recipe.model_validate(yaml.safe_load((out / RECIPE).read_text("utf-8")))
+        return load_recipe(out / RECIPE)
     resident = Batches.fits(prepared.train_store, device)
     draft = recipe.model_copy(update={"resolved": None})
     planned = plan_stages(recipe, architecture)
+    check_stages(recipe, architecture)
     if recipe.stages:  # the probe times the form and the views of the first stage
         architecture = form_of(recipe, recipe.stages[0], architecture)
     training = Batches(
@@ -226,7 +243,8 @@ def _loop(state: State, stage: Stage, prepared: Prepared, out: Path) -> Iterator
     for event in train(state, stage.recipe, training, validation):
         if isinstance(event, EpochDone):
             _log(state, out)
-        if isinstance(event, EpochDone) or time.monotonic() - saved > CHECKPOINT_SECONDS:
+        due = isinstance(event, EpochDone) or time.monotonic() - saved > CHECKPOINT_SECONDS
+        if due and bool(torch.isfinite(state.loss_sum)):  # NaN never replaces a good checkpoint
             save_checkpoint(state, out / CHECKPOINT)
             saved = time.monotonic()
         yield event
@@ -293,17 +311,47 @@ def _sampling_weights(labels: np.ndarray[Any, Any], classes: int) -> np.ndarray[
     return weights
 
 
-def _claim(recipe: Recipe, out: Path) -> None:
-    """Write the requested recipe, or check that the folder is a run of it."""
+def _claim(recipe: Recipe, source: dict[str, Any], out: Path) -> None:
+    """Write the requested recipe and what it trains on, or check that the folder is a run of both."""
     if (out / REQUEST).exists():
         _same_recipe(recipe, out)
+        _same_source(source, out)
         return
+    write_json(out / SOURCE, source)
     recipe.save(out / REQUEST)
     write_json(out / "environment.json", environment())
 
 
+def _source(dataset: Dataset, parts: Split | None, initial: Trained | None) -> dict[str, Any]:
+    """Return what a run trains on, besides its recipe: the data, the split where one is given, the first weights."""
+    rows = None if parts is None else [hashed(part.tobytes()) for part in (parts.train, parts.val)]
+    weights = None
+    if initial is not None:
+        ordered = sorted(initial.weights.items())
+        weights = hashed(b"".join(name.encode() + value.numpy().tobytes() for name, value in ordered))
+    return {"data": dataset.fingerprint(), "name": dataset.name, "split": rows, "initial": weights}
+
+
+def hashed(content: bytes) -> str:
+    """Return a short hash of bytes."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _same_source(source: dict[str, Any], out: Path) -> None:
+    if not (out / SOURCE).exists():  # a run of an earlier version
+        return
+    there = json.loads((out / SOURCE).read_text("utf-8"))
+    words = {"data": "other images or labels", "split": "another split", "initial": "other weights to begin with"}
+    differ = [words[key] for key in words if there.get(key) != source[key]]
+    if differ:
+        raise RecipeError(
+            f"{out} holds a run of {there.get('name')!r} with {', '.join(differ)} than {source['name']!r} now",
+            do="choose another --out, or empty that folder to start again",
+        )
+
+
 def _same_recipe(recipe: Recipe, out: Path) -> None:
-    there = Recipe.model_validate(yaml.safe_load((out / REQUEST).read_text("utf-8")))
+    there = load_recipe(out / REQUEST)
     mine, theirs = recipe.model_dump(), there.model_dump()
     differ = [line for line in _differences(theirs, mine) if line.split(" ")[0].split(".")[0] not in FOR_PEOPLE]
     if differ:
@@ -315,8 +363,8 @@ def _same_recipe(recipe: Recipe, out: Path) -> None:
 
 def _differences(there: dict[str, Any], here: dict[str, Any], above: str = "") -> Iterator[str]:
     """Yield "optim.lr is 0.1 there and 0.03 here" for each value that differs."""
-    for key in here:
-        if isinstance(here[key], dict) and isinstance(there.get(key), dict):
+    for key in {**here, **there}:
+        if isinstance(here.get(key), dict) and isinstance(there.get(key), dict):
             yield from _differences(there[key], here[key], f"{above}{key}.")
-        elif here[key] != there.get(key):
-            yield f"{above}{key} is {there.get(key)!r} there and {here[key]!r} here"
+        elif here.get(key) != there.get(key):
+            yield f"{above}{key} is {there.get(key)!r} there and {here.get(key)!r} here"

@@ -73,6 +73,23 @@ def stages(recipe: Recipe, architecture: Architecture) -> list[Stage]:
     return found
 
 
+def check_stages(recipe: Recipe, architecture: Architecture) -> None:
+    """Build what every stage needs once, so that the last one cannot fail after hours of the others.
+
+    Raises:
+        RecipeError: A stage's optimizer does not exist, or its views cannot be mixed.
+        ModelError: The network cannot be merged.
+    """
+    for index, part in enumerate(recipe.stages):
+        make_optimizer(form_of(recipe, part, architecture).build(), part.optim or recipe.optim)
+        views = [part.augment or recipe.augment, recipe.second_view or AugmentPolicy()]
+        if part.views == "split" and any(view.mixes for view in views):
+            raise RecipeError(
+                f"stages.{index}: mixup or cutmix with views: split, where each sub-model sees its own image",
+                do="set mixup and cutmix to 0 in augment and second_view, or use views: same",
+            )
+
+
 def form_of(recipe: Recipe, part: StagePart, architecture: Architecture) -> Architecture:
     """Return the architecture in the form that a stage trains: single, dual or merged."""
     steps: dict[str, tuple[dict[str, Any], ...]] = {"single": (), "dual": ({"op": "dual"},)}
@@ -105,6 +122,9 @@ def take_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy every tensor whose name and number of values fit; what does not (another number of classes) stays as it is.
 
     A dense layer's weights (K, F) fit the same layer as a 1 × 1 convolution (K, F, 1, 1).
+
+    Raises:
+        ModelError: Less than half fits: the weights are of another network.
     """
     own = network.state_dict()
     fitting = {
@@ -112,6 +132,11 @@ def take_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
         for name, value in weights.items()
         if name in own and _squeezed(own[name].shape) == _squeezed(value.shape)
     }
+    if 2 * len(fitting) < len(own):
+        raise ModelError(
+            f"only {len(fitting)} of the network's {len(own)} tensors are among the weights to begin with",
+            do="begin with a run of the same network (and, for a dual one, of the same stage or the one before)",
+        )
     network.load_state_dict({**own, **fitting})
 
 

@@ -103,7 +103,7 @@ class Trained:
             weights = load((folder / WEIGHTS).read_bytes())
             architecture = Architecture.from_json(json.loads((folder / ARCHITECTURE).read_text("utf-8")))
             recipe = Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf-8")))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError, yaml.YAMLError) as error:
             raise ModelError(
                 f"{folder} is not a finished run: {error}",
                 do=f"train into it first (flyweight train ... --out {folder}), or name another folder",
