@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def smoke(study: Study) -> Scale:
-    return study.scales["smoke"].model_copy(update={"limit": 256})
+    return study.scales["smoke"]
 
 
 @pytest.fixture(scope="module")
