@@ -12,6 +12,10 @@ from PIL import Image
 
 from flyweight.api import Bundle, predict, verify
 from flyweight.cli import run
+from flyweight.data.sources import load_data
+from flyweight.errors import DataError
+from flyweight.export import export
+from flyweight.train.trained import Trained
 
 FAST = ["--minutes", "0.3", "--models", "tiny_cnn_4", "--models", "tiny_cnn_8", "--sizes", "32", "--sizes", "24"]
 
@@ -126,3 +130,12 @@ def test_a_fit_that_was_stopped_continues_and_trains_nothing_twice(photos: Path,
         last = event
     assert isinstance(last, Fitted)
     assert steps == ["Finished"]
+
+
+def test_other_classes_than_the_run_s_are_refused_at_export(fitted: Path, tmp_path: Path) -> None:
+    for kind in ("disc", "cross", "square"):
+        (tmp_path / "other" / kind).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (40, 40), (number, 9, 9)).save(tmp_path / "other" / kind / f"{number}.png")
+    with pytest.raises(DataError, match="missing \\['stripes'\\], added \\['square'\\]"):
+        export(Trained.load(fitted / "bundle" / "training"), load_data(tmp_path / "other"), tmp_path / "bundle")

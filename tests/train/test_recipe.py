@@ -48,3 +48,17 @@ def test_all_problems_are_reported_together_with_the_closest_key(tmp_path: Path)
 def test_a_setting_that_cannot_be_meant_is_refused(setting: str) -> None:
     with pytest.raises(RecipeError, match="--set"):
         Recipe().with_settings([setting])
+
+
+def test_a_setting_reaches_one_stage_of_several() -> None:
+    recipe = load_recipe("dual-input")
+    changed = recipe.with_settings(["stages.0.epochs=1"])
+    assert changed.stages[0].epochs == 1
+    assert changed.stages[0].model_copy(update={"epochs": recipe.stages[0].epochs}) == recipe.stages[0]
+    assert changed.stages[1:] == recipe.stages[1:]
+
+
+def test_a_setting_of_a_stage_that_is_not_there_says_which_are() -> None:
+    with pytest.raises(RecipeError, match="'9' is no place in a list of") as caught:
+        load_recipe("dual-input").with_settings(["stages.9.epochs=1"])
+    assert "from 0 to" in caught.value.do

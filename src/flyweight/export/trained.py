@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flyweight.data.cache import build_fixed
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
+from flyweight.errors import DataError
 from flyweight.export.bundle import GOLDEN_IMAGES, write_bundle
 from flyweight.export.parity import torch_logits
 from flyweight.runtime.bundle import Bundle
@@ -60,10 +61,22 @@ def export(trained: Trained, dataset: Dataset, out: Path, *, reject_threshold: f
 
 def validation_images(trained: Trained, dataset: Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the validation images (N, C, S, S) uint8, as the runtime would see them, and their labels (N,)."""
+    if dataset.classes != trained.classes:
+        raise _other_classes(dataset, trained)
     indices = split_from_rule(dataset, trained.split).val
     store = build_fixed(dataset, indices, trained.preprocess)
     images = np.ascontiguousarray(np.asarray(store.pixels).transpose(0, 3, 1, 2))
     return images, dataset.labels[indices]
+
+
+def _other_classes(dataset: Dataset, trained: Trained) -> DataError:
+    missing = [name for name in trained.classes if name not in dataset.classes]
+    added = [name for name in dataset.classes if name not in trained.classes]
+    differ = f"missing {missing[:5]}, added {added[:5]}" if missing or added else "the same names in another order"
+    return DataError(
+        f"{str(dataset.root)!r} has {len(dataset.classes)} classes, the run {len(trained.classes)}: {differ}",
+        do="give the data set that the run was trained on, or go on from it with: flyweight fit --from",
+    )
 
 
 def _spread(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from flyweight.tune.halving import affordable, plan_rungs, promote
 LEAST_EPOCHS = 3
 LEAST_IMAGES = 3000  # seen by every candidate in the first round
 FINALISTS = 2
+FAILED = "training failed"
 SAFETY = 0.75  # share of the time that is planned: validation, decoding and augmentation take the rest
 
 
@@ -55,6 +56,7 @@ class Outcome:
 
     Attributes:
         status: "finalist", "stopped at rung N", "too slow to train in the time", or "training failed: ...".
+            A candidate whose training failed does not ship, though its earlier training is kept.
         trained: Its last training; None where there was none.
         score: The metric on validation of that training.
         seconds: Training time spent on it.
@@ -109,8 +111,12 @@ def compete(contest: Contest, entrants: Sequence[Weighed]) -> Iterator[Progresse
         planned = _round(contest, len(rungs), candidate, int(share / costs[candidate]), full=True)
         found = yield from _train(contest, weighed[candidate], planned, outcomes, done, total)
         done += 1
-        outcomes[candidate] = dataclasses.replace(found, status="finalist") if found.trained else found
+        outcomes[candidate] = _finalist(found)
     yield [outcomes[entrant.candidate] for entrant in entrants]
+
+
+def _finalist(found: Outcome) -> Outcome:
+    return found if found.status.startswith(FAILED) else dataclasses.replace(found, status="finalist")
 
 
 def _round(contest: Contest, number: int, candidate: Candidate, images: int, full: bool = False) -> Round:
@@ -140,7 +146,7 @@ def _train(
                 trained = event.trained
             yield Progressed(planned, event, done, total)
     except TrainingError as error:
-        return Outcome(weighed, f"training failed: {error.what}", before.trained if before else None, seconds=seconds)
+        return Outcome(weighed, f"{FAILED}: {error.what}", before.trained if before else None, seconds=seconds)
     assert trained is not None
     seconds += sum(row["train_seconds"] for row in trained.history)
     value = validation_score(contest, trained)

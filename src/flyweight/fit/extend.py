@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flyweight.data.dataset import Dataset
 from flyweight.errors import BundleError
-from flyweight.measure.statistics import mcnemar_exact
+from flyweight.measure.statistics import holm, mcnemar_exact
 from flyweight.measure.verify import logits_of
 from flyweight.report.facts import Verdict
 from flyweight.runtime.bundle import Bundle
@@ -56,19 +56,6 @@ def changes(
         _verdict(name, name in old.classes, was_right[mask], is_right[mask], p)
         for (name, mask), p in zip(rows, corrected, strict=True)
     )
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Return p-values corrected for how many there are.
-
-    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
-    """
-    order = np.argsort(p_values, kind="stable")
-    corrected, highest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        corrected[index] = highest
-    return corrected
 
 
 def _p_value(was_right: NDArray[np.bool_], is_right: NDArray[np.bool_]) -> float:

@@ -67,13 +67,17 @@ def weigh(
         ModelError, ExportError: A candidate cannot be built or exported.
         OutputError: The folder cannot be written.
     """
-    known = _remembered(folder / WEIGHED, candidates, budget, threads)
+    asked = [
+        {"name": c.name, "num_classes": num_classes, "channels": channels, "threads": threads, "budget": budget.text}
+        for c in candidates
+    ]
+    known = _remembered(folder / WEIGHED, candidates, budget, asked)
     if known:
         return known
     architectures = [Architecture(c.model, num_classes, channels, c.image_size) for c in candidates]
     files = []
     for done, (candidate, architecture) in enumerate(zip(candidates, architectures, strict=True)):
-        path = folder / f"{candidate.name}.onnx"
+        path = folder / f"{candidate.name}-{channels}to{num_classes}.onnx"
         files.append(path if path.exists() else export_untrained(architecture, path))
         if progress:
             progress(done + 1, len(candidates))
@@ -87,25 +91,24 @@ def weigh(
         checks = tuple(budget.check(values))
         price = train_price(architecture) if all(check.status != "violated" for check in checks) else 0.0
         weighed.append(Weighed(candidate, values, timing.as_dict(), checks, threads, price))
-    write_json(folder / WEIGHED, [{**_plain(entry), "budget": budget.text} for entry in weighed])
+    write_json(folder / WEIGHED, [{**what, **_costs(entry)} for what, entry in zip(asked, weighed, strict=True)])
     return weighed
 
 
-def _plain(entry: Weighed) -> dict[str, Any]:
+def _costs(entry: Weighed) -> dict[str, Any]:
     return {
-        "name": entry.candidate.name,
         "values": entry.values,
         "latency": entry.latency,
-        "threads": entry.threads,
         "train_seconds_per_image": entry.train_seconds_per_image,
     }
 
 
-def _remembered(path: Path, candidates: Sequence[Candidate], budget: Budget, threads: int) -> list[Weighed]:
+def _remembered(
+    path: Path, candidates: Sequence[Candidate], budget: Budget, asked: Sequence[dict[str, Any]]
+) -> list[Weighed]:
     """Return what a stopped run measured: prices decide how long each candidate trains, so they must not change."""
     rows = json.loads(path.read_text("utf-8")) if path.exists() else []
-    asked = [(candidate.name, threads, budget.text) for candidate in candidates]
-    if [(row["name"], row["threads"], row["budget"]) for row in rows] != asked:
+    if [{key: row.get(key) for key in what} for row, what in zip(rows, asked, strict=False)] != list(asked):
         return []
     return [
         Weighed(
@@ -113,7 +116,7 @@ def _remembered(path: Path, candidates: Sequence[Candidate], budget: Budget, thr
             row["values"],
             row["latency"],
             tuple(budget.check(row["values"])),
-            threads,
+            row["threads"],
             row["train_seconds_per_image"],
         )
         for candidate, row in zip(candidates, rows, strict=True)

@@ -208,8 +208,8 @@ def _stop_if_not_finite(state: State, recipe: Recipe, steps: int) -> None:
     raise TrainingError(
         f"the loss became {float(state.loss_sum)} between steps {first} and {state.step} of {steps} "
         f"in epoch {state.epoch + 1} (optim.lr={recipe.optim.lr:g}, precision={recipe.settled().precision})",
-        do=f"lower the rate (--set optim.lr={recipe.optim.lr / 10:g}), warm up longer or set clip_grad_norm=1; "
-        "the last good checkpoint is kept",
+        do=f"lower the rate (--set optim.lr={recipe.optim.lr / 10:g} with a new --out), warm up longer or set "
+        "clip_grad_norm=1; the last good checkpoint is kept",
     )
 
 

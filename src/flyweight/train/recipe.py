@@ -303,16 +303,30 @@ def _apply(content: dict[str, Any], setting: str) -> None:
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {setting!r} is not of the form key=value", do="write e.g. --set optim.lr=0.1")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {setting!r}: the value {value!r} is not YAML", do="quote it") from error
     target: Any = content
     *parents, last = key.split(".")
     for parent in parents:
-        if not isinstance(target.get(parent), dict):
-            target[parent] = {}
-        target = target[parent]
-    try:
-        target[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting!r}: the value {value!r} is not YAML", do="quote it") from error
+        place = _place(target, parent, setting)
+        if not isinstance(target, list) and not isinstance(target.get(place), dict | list):
+            target[place] = {}
+        target = target[place]
+    target[_place(target, last, setting)] = parsed
+
+
+def _place(target: dict[str, Any] | list[Any], key: str, setting: str) -> Any:
+    """Return the key, or the index where `target` is a list."""
+    if not isinstance(target, list):
+        return key
+    if not key.isdecimal() or int(key) >= len(target):
+        raise RecipeError(
+            f"--set {setting!r}: {key!r} is no place in a list of {len(target)}",
+            do=f"give a number from 0 to {len(target) - 1}" if target else "set the list as a whole, in a recipe file",
+        )
+    return int(key)
 
 
 def validated(content: Mapping[str, Any], *, where: str) -> Recipe:
