@@ -204,7 +204,7 @@ def test_the_tiny_family_spans_5k_to_300k_parameters() -> None:
     assert 300_000 <= max(sizes) <= 320_000
 
 
-@pytest.mark.parametrize("name", ["tiny_cnn_8", "tiny_ds_8", "tiny_resnet8_8"])
+@pytest.mark.parametrize("name", ["tiny_cnn_8", "tiny_ds_8", "tiny_resnet8_8", "tiny_sep_16"])
 @pytest.mark.parametrize("size", [12, 20, 28, 32, 48, 64, 96, 224])
 def test_tiny_networks_end_on_a_map_of_3_to_10_pixels(name: str, size: int) -> None:
     network = Architecture(name, 10, 1, size, {"min_map": 1}).build()

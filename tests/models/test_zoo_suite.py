@@ -26,6 +26,7 @@ HANDFUL = {
     "tiny_cnn_8",
     "tiny_ds_8",
     "tiny_resnet8_8",
+    "tiny_sep_16",  # a norm that folds through the next layer
     "mobilenetv3_small_050",  # BatchNormAct2d, squeeze and excitation
     "shufflenet_v2_x0_5",  # torchvision, branches
     "squeezenet1_1",  # no batch norm, ceil-mode pools

@@ -30,6 +30,9 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", help="Begin with the weights of this finished run, where they fit.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Learn from the answers of this finished run too (distill.teacher).")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -45,7 +48,8 @@ def train(
     from flyweight.train.run import Finished, Resolving, run
     from flyweight.train.trained import Trained
 
-    chosen = load_recipe(recipe).with_settings(set_ or [])
+    settings = [*(set_ or []), *([f"distill.teacher={json.dumps(str(teacher))}"] if teacher else [])]
+    chosen = load_recipe(recipe).with_settings(settings)
     group = group or chosen.data.group
     initial = Trained.load(start) if start else None
     dataset = leave_out(load_data(data, group=group), quarantine)

@@ -19,9 +19,10 @@ from torch import nn
 
 from flyweight import __version__
 from flyweight.errors import ExportError, OutputError
-from flyweight.export.card import CardFacts, card
+from flyweight.export.card import CardFacts, VariantFacts, card
 from flyweight.export.onnx import Metadata, to_onnx
 from flyweight.export.parity import Parity, check_parity, torch_logits
+from flyweight.export.qdq import left_in_float
 from flyweight.files import output_error, replace_file, write_bytes, write_json, write_text
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
@@ -29,7 +30,8 @@ from flyweight.runtime.bundle import FORMAT_VERSION, Bundle, write_sums
 from flyweight.runtime.preprocess import Preprocess
 
 GOLDEN_IMAGES = 32
-MODEL, GOLDEN, GOLDEN_LOGITS = "model.onnx", "golden/images.npy", "golden/logits-fp32.npy"
+GOLDEN = "golden/images.npy"
+FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}  # by precision, which is also the name of the variant
 
 
 def write_bundle(
@@ -69,30 +71,70 @@ def write_bundle(
     """
     out = Path(out)
     _check(architecture, classes, preprocess, golden_images)
+    name_of = precision_of(architecture)
+    manifest: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "name": name or out.stem,
+        "created": _now(),
+        "flyweight_version": __version__,
+        "classes": list(classes),
+        "preprocess": preprocess.to_json(),
+        "default": name_of,
+        "temperature": float(temperature),
+        "reject_threshold": reject_threshold,
+        "variants": {},
+        "split": dict(split_rule),
+        "provenance": dict(provenance),
+    }
+    images = golden_images if parity_images is None else parity_images
     with (_replace_zip if out.suffix == ".zip" else _replace_folder)(out) as folder:
-        metadata = Metadata(tuple(classes), preprocess.to_json(), provenance)
-        path = to_onnx(network, architecture, folder / MODEL, metadata)
-        parity = check_parity(network, path, golden_images if parity_images is None else parity_images)
-        _write_golden(folder, golden_images, torch_logits(network, golden_images))
-        facts = CardFacts(
-            name=name or out.stem,
-            architecture=architecture,
-            classes=classes,
-            preprocess=preprocess.to_json(),
-            cost=count(path),
-            size_bytes=path.stat().st_size,
-            parity=parity,
-            accuracy=accuracy(path) if callable(accuracy) else accuracy,
-            split_rule=split_rule,
-            provenance=provenance,
-        )
-        write_json(folder / "bundle.json", _manifest(facts, temperature, reject_threshold))
-        write_text(folder / "card.md", card(facts))
+        (folder / GOLDEN).parent.mkdir()
+        np.save(folder / GOLDEN, np.ascontiguousarray(golden_images), allow_pickle=False)
+        file, parity = _write_variant(folder, manifest, network, architecture, images, provenance)
+        manifest["variants"][name_of]["accuracy"] = _measured(accuracy, file)
+        manifest["provenance"] |= {"architecture": architecture.to_json(), "parity": parity.to_json()}
+        _describe(folder, manifest)
         write_text(folder / "recipe.resolved.yaml", recipe_yaml)
         for inside, content in (extras or {}).items():
             write_bytes(folder / inside, content)
         write_sums(folder)
     return Bundle.open(out)
+
+
+def add_variant(
+    bundle: Bundle,
+    out: Path,
+    *,
+    network: nn.Module,
+    architecture: Architecture,
+    parity_images: NDArray[np.uint8],
+    provenance: Mapping[str, Any],
+    default: bool = False,
+) -> Bundle:
+    """Write the bundle at `out` with one more model file: the same classes and preprocessing, another precision.
+
+    Args:
+        network: Trained, folded or not, as `architecture` builds it.
+        parity_images: (N, C, S, S) uint8 to compare the file with the network on.
+        provenance: Where these weights come from.
+        default: Make it the variant that is used when none is named.
+
+    Raises:
+        ExportError: The classes or pixels are not the bundle's, or the file disagrees with the network.
+        OutputError: `out` cannot be written.
+    """
+    _check(architecture, bundle.classes, bundle.preprocess, parity_images)
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    name = precision_of(architecture)
+    with _replace_folder(Path(out)) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        _, parity = _write_variant(folder, manifest, network, architecture, parity_images, provenance)
+        own = {**provenance, "architecture": architecture.to_json(), "parity": parity.to_json()}
+        manifest["provenance"].setdefault("variants", {})[name] = own
+        manifest["default"] = name if default else manifest["default"]
+        _describe(folder, manifest)
+        write_sums(folder)
+    return Bundle.open(Path(out))
 
 
 def record_accuracy(bundle: Bundle, accuracy: Mapping[str, Any], out: Path, variant: str | None = None) -> Bundle:
@@ -106,63 +148,88 @@ def record_accuracy(bundle: Bundle, accuracy: Mapping[str, Any], out: Path, vari
     manifest["variants"][name]["accuracy"] = dict(accuracy)
     with _replace_folder(Path(out)) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-        write_json(folder / "bundle.json", manifest)
-        file = folder / manifest["variants"][name]["file"]
-        facts = CardFacts(
-            name=manifest["name"],
-            architecture=Architecture.from_json(manifest["provenance"]["architecture"]),
-            classes=bundle.classes,
-            preprocess=manifest["preprocess"],
-            cost=count(file),
-            size_bytes=file.stat().st_size,
-            parity=Parity(**manifest["provenance"]["parity"]),
-            accuracy=accuracy,
-            split_rule=bundle.split,
-            provenance=manifest["provenance"],
-        )
-        write_text(folder / "card.md", card(facts))
+        _describe(folder, manifest)
         write_sums(folder)
     return Bundle.open(Path(out))
 
 
-def _manifest(facts: CardFacts, temperature: float, reject_threshold: float | None) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": facts.name,
-        "created": _now(),
-        "flyweight_version": __version__,
-        "classes": list(facts.classes),
-        "preprocess": dict(facts.preprocess),
-        "default": "fp32",
-        "temperature": float(temperature),
-        "reject_threshold": reject_threshold,
-        "variants": {"fp32": _variant(facts.parity, facts.size_bytes, facts.accuracy)},
-        "split": dict(facts.split_rule),
-        "provenance": {
-            **facts.provenance,
-            "architecture": facts.architecture.to_json(),
-            "parity": facts.parity.to_json(),
-        },
-    }
+def precision_of(architecture: Architecture) -> str:
+    """Return the precision a network ships in, which names its variant: fp32 or int8."""
+    return "int8" if architecture.quantized else "fp32"
 
 
-def _variant(parity: Parity, size_bytes: int, accuracy: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {
-        "file": MODEL,
+def _write_variant(
+    folder: Path,
+    manifest: dict[str, Any],
+    network: nn.Module,
+    architecture: Architecture,
+    images: NDArray[np.uint8],
+    provenance: Mapping[str, Any],
+) -> tuple[Path, Parity]:
+    """Write model file and golden logits, and enter them in the manifest; return the file and its parity."""
+    name = precision_of(architecture)
+    file, golden = folder / FILES[name], folder / f"golden/logits-{name}.npy"
+    metadata = Metadata(tuple(manifest["classes"]), manifest["preprocess"], provenance)
+    to_onnx(network, architecture, file, metadata)
+    if name == "int8":
+        _check_integer(file, architecture)
+    parity = check_parity(network, file, images, name)
+    logits = torch_logits(network, np.load(folder / GOLDEN))
+    np.save(golden, logits.astype(np.float32), allow_pickle=False)
+    manifest["variants"][name] = {
+        "file": file.name,
         "format": "onnx",
-        "precision": "fp32",
+        "precision": name,
         "backend": "onnxruntime",
         "tolerance": parity.tolerance,
-        "golden": GOLDEN_LOGITS,
-        "size_bytes": size_bytes,
-        "accuracy": None if accuracy is None else dict(accuracy),
+        "golden": golden.relative_to(folder).as_posix(),
+        "size_bytes": file.stat().st_size,
+        "accuracy": None,
     }
+    return file, parity
 
 
-def _write_golden(folder: Path, images: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
-    (folder / GOLDEN).parent.mkdir()
-    np.save(folder / GOLDEN, np.ascontiguousarray(images), allow_pickle=False)
-    np.save(folder / GOLDEN_LOGITS, logits.astype(np.float32), allow_pickle=False)
+def _check_integer(file: Path, architecture: Architecture) -> None:
+    """Refuse an int8 file that the runtime would silently compute in float."""
+    meant = sum(len(step.get("keep_float", ())) for step in architecture.surgery)
+    found = left_in_float(file)
+    if len(found) > meant:
+        raise ExportError(
+            f"onnxruntime computes {len(found)} layers of the int8 file of {architecture.name!r} in float "
+            f"({', '.join(found[:3])}); {meant} were to stay so",
+            do="ship the fp32 file, or name these layers in keep_float",
+        )
+
+
+def _measured(accuracy: Mapping[str, Any] | Callable[[Path], Mapping[str, Any]] | None, file: Path) -> Any:
+    found = accuracy(file) if callable(accuracy) else accuracy
+    return None if found is None else dict(found)
+
+
+def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write bundle.json and the card that says the same to people."""
+    own = manifest["provenance"].get("variants", {})
+    variants = [
+        VariantFacts(
+            name=name,
+            architecture=Architecture.from_json(own.get(name, manifest["provenance"])["architecture"]),
+            cost=count(folder / entry["file"]),
+            size_bytes=entry["size_bytes"],
+            parity=Parity(**own.get(name, manifest["provenance"])["parity"]),
+            accuracy=entry["accuracy"],
+        )
+        for name, entry in sorted(manifest["variants"].items(), key=lambda item: item[0] != manifest["default"])
+    ]
+    facts = CardFacts(
+        name=manifest["name"],
+        classes=manifest["classes"],
+        preprocess=manifest["preprocess"],
+        variants=variants,
+        split_rule=manifest["split"],
+        provenance=manifest["provenance"],
+    )
+    write_json(folder / "bundle.json", manifest)
+    write_text(folder / "card.md", card(facts))
 
 
 def _now() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,25 +19,42 @@ _SHOWN_CLASSES = 50
 
 
 @dataclass(frozen=True)
-class CardFacts:
-    """What a card is written from.
+class VariantFacts:
+    """One model file of a bundle.
 
     Attributes:
         size_bytes: Of the model file.
         accuracy: Metric to value, None when the test part has not been opened.
-        preprocess: What `Preprocess.to_json()` gives.
     """
 
     name: str
     architecture: Architecture
-    classes: Sequence[str]
-    preprocess: Mapping[str, Any]
     cost: Cost
     size_bytes: int
     parity: Parity
     accuracy: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is written from.
+
+    Attributes:
+        preprocess: What `Preprocess.to_json()` gives.
+        variants: The model files, the default one first.
+    """
+
+    name: str
+    classes: Sequence[str]
+    preprocess: Mapping[str, Any]
+    variants: Sequence[VariantFacts]
     split_rule: Mapping[str, Any]
     provenance: Mapping[str, Any]
+
+    @property
+    def default(self) -> VariantFacts:
+        """The variant that is used when none is named."""
+        return self.variants[0]
 
 
 def card(facts: CardFacts) -> str:
@@ -46,8 +63,8 @@ def card(facts: CardFacts) -> str:
         _front_matter(facts),
         f"# {facts.name}\n\n{_summary(facts)}",
         _use(facts),
-        "## Accuracy\n\n" + _accuracy(facts.accuracy),
-        "## Counted cost\n\n" + _cost(facts),
+        "## Accuracy\n\n" + _of_each(facts, lambda one: _accuracy(one.accuracy)),
+        "## Counted cost\n\n" + _of_each(facts, _cost),
         "## Input\n\n" + _table(facts.preprocess),
         "## Data and split\n\n" + _table({**_data(facts.provenance), **facts.split_rule}),
         "## Where it comes from\n\n" + _table(_origin(facts)),
@@ -61,9 +78,9 @@ def _front_matter(facts: CardFacts) -> str:
     front: dict[str, Any] = {
         "library_name": "flyweight",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "onnx", facts.architecture.name],
+        "tags": ["image-classification", "onnx", facts.default.architecture.name],
     }
-    top1 = _first(facts.accuracy, "accuracy", "top1")
+    top1 = _first(facts.default.accuracy, "accuracy", "top1")
     if top1 is not None:
         data = str(facts.provenance.get("data", {}).get("name", "test part")) if _has_data(facts) else "test part"
         front["model-index"] = [
@@ -86,11 +103,13 @@ def _has_data(facts: CardFacts) -> bool:
 
 
 def _summary(facts: CardFacts) -> str:
-    a = facts.architecture
+    chosen = facts.default
+    a = chosen.architecture
+    others = f" Variants: {', '.join(one.name for one in facts.variants)}." if len(facts.variants) > 1 else ""
     return (
         f"An image classifier of {len(facts.classes)} classes: `{a.name}` for {a.image_size} × {a.image_size} px, "
-        f"{a.in_chans} {'channel' if a.in_chans == 1 else 'channels'}, {_count(facts.cost.params)} parameters, "
-        f"{facts.size_bytes / 1000:.0f} kB."
+        f"{a.in_chans} {'channel' if a.in_chans == 1 else 'channels'}, {_count(chosen.cost.params)} parameters, "
+        f"{chosen.size_bytes / 1000:.0f} kB.{others}"
     )
 
 
@@ -100,6 +119,14 @@ def _use(facts: CardFacts) -> str:
         "flyweight verify BUNDLE --data PATH     # every number below, again, from the shipped bytes\n"
         "flyweight measure BUNDLE --threads 1    # latency and memory on this machine\n```"
     )
+
+
+def _of_each(facts: CardFacts, text: Callable[[VariantFacts], str]) -> str:
+    """Return the text about each variant, under its name where there are several."""
+    if len(facts.variants) == 1:
+        return text(facts.default)
+    names = {one.name: f"{one.name}, the default" if one is facts.default else one.name for one in facts.variants}
+    return "\n\n".join(f"### {names[one.name]}\n\n{text(one)}" for one in facts.variants)
 
 
 def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
@@ -112,7 +139,7 @@ def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
     )
 
 
-def _cost(facts: CardFacts) -> str:
+def _cost(facts: VariantFacts) -> str:
     rows = {
         "parameters": f"{facts.cost.params:,}",
         "MACs of one image (FLOPs = 2 × MACs)": f"{facts.cost.macs:,}",
@@ -132,9 +159,9 @@ def _data(provenance: Mapping[str, Any]) -> dict[str, Any]:
 def _origin(facts: CardFacts) -> dict[str, Any]:
     rows: dict[str, Any] = {"flyweight": __version__}
     try:
-        entry = find(facts.architecture.name)
+        entry = find(facts.default.architecture.name)
     except ModelError:
-        rows["network"] = facts.architecture.name
+        rows["network"] = facts.default.architecture.name
     else:
         rows["network"] = f"{entry.family}, built by {entry.library} ({entry.licence}), {entry.paper}"
     others = {key: value for key, value in facts.provenance.items() if key != "data"}
@@ -145,8 +172,11 @@ def _limits(facts: CardFacts) -> str:
     return (
         f"- It always answers with one of its {len(facts.classes)} classes; set a reject threshold for other images.\n"
         "- It was tested on images like those it was trained on; other cameras, light or framing need their own test.\n"
-        f"- On {facts.parity.n} images the file and the trained network differ by at most "
-        f"{facts.parity.max_abs_error:.2g} in a logit, with the same first class on {facts.parity.top1_agreement:.2%}."
+        + "\n".join(
+            f"- On {one.parity.n} images the {one.name} file and its trained network differ by at most "
+            f"{one.parity.max_abs_error:.2g} in a logit, with the same first class on {one.parity.top1_agreement:.2%}."
+            for one in facts.variants
+        )
     )
 
 

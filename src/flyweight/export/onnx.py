@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from flyweight import __version__
 from flyweight.errors import ExportError
-from flyweight.export.tidy import tidy
+from flyweight.export.qdq import to_qdq
+from flyweight.export.tidy import shorten, tidy
 from flyweight.files import write_bytes
 from flyweight.models.adapt import evaluating
 from flyweight.models.architecture import Architecture, fold
@@ -94,8 +95,11 @@ def unsettle(network: nn.Module) -> nn.Module:
 def onnx_bytes(network: nn.Module, architecture: Architecture, metadata: Metadata | None = None) -> bytes:
     """Return the bytes of the ONNX file that `to_onnx` writes."""
     folded, architecture = fold(copy.deepcopy(network).cpu(), architecture)
-    model = _convert(_plain(folded), architecture)
+    plain = _plain(folded)
+    model = _convert(to_qdq(plain) if architecture.quantized else plain, architecture)
     tidy(model, (metadata or Metadata()).props(architecture))
+    if architecture.quantized:
+        shorten(model)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from flyweight.errors import ModelError
 from flyweight.models.adapt import adapt_stem, default_min_map, spare_onednn
 from flyweight.models.dual import DualInput, merge
 from flyweight.models.fold import fold_network
+from flyweight.models.quantize import quantize_network
 from flyweight.models.zoo import find
 
 
@@ -68,6 +69,11 @@ class Architecture:
         """True when the surgery ends with batch norms and branches folded."""
         return any(step["op"] == "fold" for step in self.surgery)
 
+    @property
+    def quantized(self) -> bool:
+        """True when the network computes on int8 levels."""
+        return any(step["op"] == "quantize" for step in self.surgery)
+
     def build(self) -> nn.Module:
         """Return the network: images (N, C, S, S) uint8 or float in 0..255 to logits (N, K), newly initialised.
 
@@ -79,7 +85,11 @@ class Architecture:
         network: nn.Module = nn.Sequential()
         network.add_module("normalize", Normalize(self.mean, self.std))
         network.add_module("net", self.bare())
-        for step in self.surgery:
+        return self.operate(network, self.surgery)
+
+    def operate(self, network: nn.Module, steps: Sequence[Mapping[str, Any]]) -> nn.Module:
+        """Return the network after these steps of surgery; its weights go with it."""
+        for step in steps:
             network = SURGERY[step["op"]](network, self, step)
         return network
 
@@ -97,6 +107,11 @@ class Architecture:
     def fold(self) -> Architecture:
         """Return this architecture after folding; itself when it is folded already."""
         return self if self.folded else replace(self, surgery=(*self.surgery, {"op": "fold"}))
+
+    def quantize(self, keep_float: Sequence[str] = ()) -> Architecture:
+        """Return this architecture folded and quantized; layers named in `keep_float` keep float weights."""
+        folded = self.fold()
+        return replace(folded, surgery=(*folded.surgery, {"op": "quantize", "keep_float": list(keep_float)}))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -153,8 +168,17 @@ def _merge_step(network: nn.Module, architecture: Architecture, step: Mapping[st
     return merge(network, architecture.example(), hidden=int(step["hidden"]), outputs=step["outputs"])
 
 
+def _quantize_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
+    if architecture.surgery and not architecture.folded:
+        raise ModelError(
+            f"quantize is not preceded by fold in the surgery of {architecture.name!r}",
+            do='write {"op": "fold"} before {"op": "quantize"}',
+        )
+    return quantize_network(network, architecture.name, tuple(step.get("keep_float", ())))
+
+
 # Every operation that changes a network's structure after building; a step of `Architecture.surgery` names one.
-SURGERY = {"fold": _fold_step, "dual": _dual_step, "merge": _merge_step}
+SURGERY = {"fold": _fold_step, "dual": _dual_step, "merge": _merge_step, "quantize": _quantize_step}
 
 
 def _check(architecture: Architecture) -> None:

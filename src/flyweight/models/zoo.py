@@ -120,7 +120,8 @@ def _tiny_net(
         return getattr(tiny, maker)(num_classes, in_chans, image_size, **{**defaults, **args})
     except TypeError as error:
         raise ModelError(
-            f"{maker} cannot be built with {args}: {error}", do="use width; depth for tiny_resnet; widths for pool_cnn"
+            f"{maker} cannot be built with {args}: {error}",
+            do="use width; depth for tiny_resnet and tiny_sep; stem for tiny_sep; widths for pool_cnn",
         ) from error
 
 
@@ -145,6 +146,7 @@ def _tiny_entries() -> list[Entry]:
     rows: list[tuple[str, str, dict[str, int], str]] = []
     rows += [(f"tiny_cnn_{w}", "tiny_cnn", {"width": w}, "ours") for w in (4, 6, 8, 12, 16, 24, 32)]
     rows += [(f"tiny_ds_{w}", "tiny_ds", {"width": w}, "arXiv:1704.04861") for w in (8, 16, 32, 64)]
+    rows += [(f"tiny_sep_{w}", "tiny_sep", {"width": w}, "ours") for w in (12, 16, 24, 32, 48, 64)]
     for layers, depth, widths in ((8, 1, (4, 8, 12, 16, 24, 32)), (14, 2, (8, 16)), (20, 3, (8, 16))):
         for w in widths:
             rows.append((f"tiny_resnet{layers}_{w}", "tiny_resnet", {"width": w, "depth": depth}, "arXiv:1512.03385"))

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from flyweight.data.batches import Batches
 from flyweight.errors import TrainingError
+from flyweight.train.loss import Loss
 from flyweight.train.optim import Average, learning_rate
 from flyweight.train.recipe import Recipe
 
@@ -102,8 +103,8 @@ class Stepper:
         self.state, self.recipe, plan = state, recipe, recipe.settled()
         self.micro_batch = plan.micro_batch
         self.autocast = torch.autocast(plan.device.split(":")[0], torch.bfloat16, enabled=plan.precision == "bf16")
-        self.weights = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=plan.device)
         self.forward: Any = torch.compile(state.network) if plan.compile else state.network
+        self.loss = Loss(recipe)
         self.frozen_norms = [module for module in state.network.modules() if _is_frozen_norm(module)]
 
     def __call__(self, images: Tensor, targets: Tensor, lr: float) -> Tensor:
@@ -142,17 +143,11 @@ class Stepper:
         for part, wanted in zip(images.split(self.micro_batch), targets.split(self.micro_batch), strict=True):
             with self.autocast:
                 logits = self.forward(part)
-            loss = self._loss(logits.float(), wanted) * (len(part) / len(images))
+                taught = self.loss.teacher(part) if self.loss.teacher else None
+            loss = self.loss(logits.float(), wanted, taught) * (len(part) / len(images))
             loss.backward()
             total += loss.detach()
         return total
-
-    def _loss(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Return the cross-entropy of logits (N, K), or the sum of those of each output of (N, outputs, K)."""
-        outputs = logits.unbind(1) if logits.dim() == 3 else (logits,)
-        smoothing = self.recipe.label_smoothing
-        losses = [F.cross_entropy(one, wanted, weight=self.weights, label_smoothing=smoothing) for one in outputs]
-        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
 
 def predict_logits(network: nn.Module, batches: Batches, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,10 @@ class _Part(BaseModel):
 
 
 class ModelPart(_Part):
-    """Which network. `args` go to its builder (width, dropout, ...)."""
+    """Which network. `args` go to its builder (width, dropout, ...).
+
+    The name `from` stands for the network of the run that this one begins with (`flyweight train --from RUN`).
+    """
 
     name: str = "tiny_resnet8_16"
     args: dict[str, Any] = Field(default_factory=dict)
@@ -97,6 +100,23 @@ class MergePart(_Part):
     outputs: Literal["logits", "probs"] = "logits"
 
 
+class DistillPart(_Part):
+    """A teacher whose answers on the same augmented images are learned beside the labels.
+
+    Source: Hinton et al. 2015 (arXiv:1503.02531); teacher and student see the same view: Beyer et al. 2021
+    (arXiv:2106.05237).
+
+    Attributes:
+        teacher: Folder of a finished run with the same classes, channels and image_size.
+        weight: Share of the teacher's answers in the loss; the rest is of the labels.
+        temperature: By which both logits are divided before they are compared.
+    """
+
+    teacher: str
+    weight: float = Field(default=0.9, gt=0.0, le=1.0)
+    temperature: float = Field(default=4.0, gt=0.0)
+
+
 class StagePart(_Part):
     """One stage of a run that has several. What is None is the recipe's.
 
@@ -104,6 +124,8 @@ class StagePart(_Part):
         network: single: the model; dual: two of it side by side, with an output and a loss each; merged: both outputs
             into a new head. A dual stage may be followed by dual and merged ones.
         views: What the two sub-models see: split: the first `augment`, the second `second_view`; same: both `augment`.
+        quantize: int8: the network is folded and learns on the levels of its int8 file (`models.quantize`); the
+            stages after it stay so.
         unfreeze: What learns: all; top_down: the last layer, then one release more at a time, down to the first;
             a number: the last so many layers; a name: that layer or block and all that run after it.
         releases: In how many equal releases top_down goes; None: layer by layer.
@@ -114,6 +136,7 @@ class StagePart(_Part):
     name: str = ""
     network: Literal["single", "dual", "merged"] = "single"
     views: Literal["same", "split"] = "same"
+    quantize: Literal["int8"] | None = None
     unfreeze: Literal["all", "top_down"] | Annotated[int, Field(ge=1)] | str = "all"
     releases: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=5, ge=1)
@@ -181,6 +204,7 @@ class Recipe(_Part):
             the recipe itself.
         second_view: Random changes of the images that the second of two sub-models sees.
         merge: How the two become one.
+        distill: A teacher to learn from; none: the labels alone.
         precision, channels_last, compile, threads: auto: chosen by a short probe, then written down.
         expected: Measured results of this recipe, for people; not read by the program.
     """
@@ -205,6 +229,7 @@ class Recipe(_Part):
     stages: tuple[StagePart, ...] = ()
     second_view: AugmentPolicy | None = None
     merge: MergePart = MergePart()
+    distill: DistillPart | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["auto"] | Precision = "auto"
     channels_last: Literal["auto"] | bool = "auto"
@@ -236,6 +261,11 @@ class Recipe(_Part):
             raise ValueError(f"stages: single cannot be mixed with dual and merged (found {', '.join(forms)})")
         if forms != sorted(forms, key=lambda form: order.get(form, 0)):
             raise ValueError(f"stages: a merged network cannot be taken apart again (found {', '.join(forms)})")
+        quantized = [stage.quantize is not None for stage in self.stages]
+        if quantized != sorted(quantized):
+            raise ValueError("stages: a stage after one with quantize: int8 must have it too")
+        if self.distill and "dual" in forms:
+            raise ValueError("distill: a dual stage has two outputs; distill a single network or a merged one alone")
         if self.second_view is None and any(stage.views == "split" for stage in self.stages):
             raise ValueError("stages: views: split needs second_view, the changes that the second sub-model sees")
         return self

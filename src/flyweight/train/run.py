@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,22 @@ from flyweight.files import replace_file, write_json
 from flyweight.models.architecture import Architecture
 from flyweight.runtime.environment import environment
 from flyweight.train.checkpoint import checkpoint_stage, load_checkpoint, save_checkpoint
+from flyweight.train.distill import find_teacher, load_teacher
 from flyweight.train.loop import EpochDone, State, StepDone, train
 from flyweight.train.prepare import Prepared, Progress, prepare
 from flyweight.train.probe import resolve
 from flyweight.train.recipe import Recipe, load_recipe
-from flyweight.train.stages import Stage, check_stages, enter, form_of, kept_weights, plan_stages, stages, training_macs
+from flyweight.train.stages import (
+    Stage,
+    brought,
+    check_stages,
+    enter,
+    form_of,
+    kept_weights,
+    plan_stages,
+    stages,
+    training_macs,
+)
 from flyweight.train.trained import FACTS, RECIPE, Trained
 
 CHECKPOINT, HISTORY, REQUEST, SOURCE = "checkpoint.pt", "history.jsonl", "recipe.yaml", "source.json"
@@ -78,7 +89,7 @@ def run(
     out = Path(out)
     for left in out.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
-    source = _source(dataset, parts, initial)
+    source = _source(dataset, recipe, parts, initial)
     if (out / FACTS).exists():
         _same_recipe(recipe, out)
         _same_source(source, out)
@@ -86,8 +97,11 @@ def run(
         return
     check_device(device)
     prepared = prepare(dataset, recipe, parts=parts, progress=progress)
+    architecture = architecture_for(recipe, prepared, initial)
+    prepared = replace(prepared, preprocess=replace(prepared.preprocess, mean=architecture.mean, std=architecture.std))
+    if recipe.distill:
+        load_teacher(recipe.distill, prepared.dataset.classes, architecture)
     _claim(recipe, source, out)
-    architecture = architecture_for(recipe, prepared)
     recipe = _resolved(recipe, prepared, architecture, out, device or default_device())
     plan = recipe.settled()
     torch.set_num_threads(plan.threads)
@@ -147,9 +161,15 @@ def batches_for(
     return training, validation
 
 
-def architecture_for(recipe: Recipe, prepared: Prepared) -> Architecture:
-    """Return the architecture the recipe names, for these classes and pixels."""
+def architecture_for(recipe: Recipe, prepared: Prepared, initial: Trained | None = None) -> Architecture:
+    """Return the architecture the recipe names, for these classes and pixels.
+
+    Raises:
+        RecipeError: It is that of the run to begin with, and there is none, or one of other classes or pixels.
+    """
     pixels = prepared.preprocess
+    if recipe.model.name == "from":
+        return _initial_architecture(prepared, initial)
     return Architecture(
         name=recipe.model.name,
         num_classes=len(prepared.dataset.classes),
@@ -159,6 +179,23 @@ def architecture_for(recipe: Recipe, prepared: Prepared) -> Architecture:
         mean=pixels.mean,
         std=pixels.std,
     )
+
+
+def _initial_architecture(prepared: Prepared, initial: Trained | None) -> Architecture:
+    if initial is None:
+        raise RecipeError(
+            "model.name is 'from', the network of an earlier run, and no run was given",
+            do="add --from RUN, the folder of a finished run",
+        )
+    found, pixels = initial.architecture, prepared.preprocess
+    given = (len(prepared.dataset.classes), pixels.channels, pixels.image_size)
+    if given != (found.num_classes, found.in_chans, found.image_size):
+        raise RecipeError(
+            f"the run to begin with has {found.num_classes} classes and {found.in_chans} × {found.image_size} px; "
+            f"the data have {given[0]} and {given[1]} × {given[2]} px",
+            do=f"give the data it was trained on (--set data.image_size={found.image_size}), or name a network",
+        )
+    return found
 
 
 def check_device(device: str | None) -> None:
@@ -216,7 +253,9 @@ def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, ou
 def _begin(order: list[Stage], out: Path, initial: Trained | None, device: str) -> State:
     """Return the state in which the run stands: that of its checkpoint, or the first stage's."""
     if not (out / CHECKPOINT).exists():
-        return enter(order[0], initial.weights if initial else None, device=device)
+        first = order[0]
+        weights = brought(initial.weights, initial.architecture, first.architecture) if initial else None
+        return enter(first, weights, device=device)
     index = checkpoint_stage(out / CHECKPOINT)
     if index >= len(order):
         raise TrainingError(
@@ -230,7 +269,8 @@ def _begin(order: list[Stage], out: Path, initial: Trained | None, device: str) 
 def _next(state: State, stage: Stage, after: Stage, device: str) -> State:
     """Return the state in which the next stage begins, with the weights this one keeps and the history so far."""
     weights, _ = kept_weights(state, stage.recipe)
-    following = enter(after, weights, device=device)
+    on_cpu = {name: value.cpu() for name, value in weights.items()}
+    following = enter(after, brought(on_cpu, stage.architecture, after.architecture), device=device)
     following.history = state.history
     return following
 
@@ -322,14 +362,20 @@ def _claim(recipe: Recipe, source: dict[str, Any], out: Path) -> None:
     write_json(out / "environment.json", environment())
 
 
-def _source(dataset: Dataset, parts: Split | None, initial: Trained | None) -> dict[str, Any]:
-    """Return what a run trains on, besides its recipe: the data, the split where one is given, the first weights."""
+def _source(dataset: Dataset, recipe: Recipe, parts: Split | None, initial: Trained | None) -> dict[str, Any]:
+    """Return what a run learns from besides its recipe: data, split where one is given, first weights, teacher."""
     rows = None if parts is None else [hashed(part.tobytes()) for part in (parts.train, parts.val)]
-    weights = None
-    if initial is not None:
-        ordered = sorted(initial.weights.items())
-        weights = hashed(b"".join(name.encode() + value.numpy().tobytes() for name, value in ordered))
-    return {"data": dataset.fingerprint(), "name": dataset.name, "split": rows, "initial": weights}
+    found = {"data": dataset.fingerprint(), "name": dataset.name, "split": rows, "initial": _weights_hash(initial)}
+    if recipe.distill:
+        found["teacher"] = _weights_hash(find_teacher(recipe.distill))
+    return found
+
+
+def _weights_hash(trained: Trained | None) -> str | None:
+    if trained is None:
+        return None
+    ordered = sorted(trained.weights.items())
+    return hashed(b"".join(name.encode() + value.numpy().tobytes() for name, value in ordered))
 
 
 def hashed(content: bytes) -> str:
@@ -342,7 +388,8 @@ def _same_source(source: dict[str, Any], out: Path) -> None:
         return
     there = json.loads((out / SOURCE).read_text("utf-8"))
     words = {"data": "other images or labels", "split": "another split", "initial": "other weights to begin with"}
-    differ = [words[key] for key in words if there.get(key) != source[key]]
+    words["teacher"] = "another teacher"
+    differ = [words[key] for key in words if there.get(key) != source.get(key)]
     if differ:
         raise RecipeError(
             f"{out} holds a run of {there.get('name')!r} with {', '.join(differ)} than {source['name']!r} now",

@@ -91,10 +91,11 @@ def check_stages(recipe: Recipe, architecture: Architecture) -> None:
 
 
 def form_of(recipe: Recipe, part: StagePart, architecture: Architecture) -> Architecture:
-    """Return the architecture in the form that a stage trains: single, dual or merged."""
+    """Return the architecture in the form that a stage trains: single, dual or merged, quantized or not."""
     steps: dict[str, tuple[dict[str, Any], ...]] = {"single": (), "dual": ({"op": "dual"},)}
     steps["merged"] = (*steps["dual"], {"op": "merge", **recipe.merge.model_dump()})
-    return replace(architecture, surgery=(*architecture.surgery, *steps[part.network]))
+    formed = replace(architecture, surgery=(*architecture.surgery, *steps[part.network]))
+    return formed.quantize() if part.quantize and not formed.quantized else formed
 
 
 def enter(stage: Stage, weights: Mapping[str, Tensor] | None, *, device: str) -> State:
@@ -109,6 +110,16 @@ def enter(stage: Stage, weights: Mapping[str, Tensor] | None, *, device: str) ->
     average = Average(network, stage.recipe.ema_decay) if stage.recipe.ema_decay else None
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     return State(network, make_optimizer(network, stage.recipe.optim), average, stage.index, loss_sum=loss_sum)
+
+
+def brought(weights: Mapping[str, Tensor], before: Architecture, after: Architecture) -> Mapping[str, Tensor]:
+    """Return the weights of a network as they are named after it was folded or quantized; as they are otherwise."""
+    steps = after.surgery[len(before.surgery) :]
+    if after.surgery[: len(before.surgery)] != before.surgery or after.quantized == before.quantized:
+        return weights
+    network = before.build()
+    network.load_state_dict(dict(weights))
+    return before.operate(network.eval(), steps).state_dict()
 
 
 def kept_weights(state: State, recipe: Recipe) -> tuple[dict[str, Tensor], int]:

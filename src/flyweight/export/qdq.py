@@ -1,0 +1,130 @@
+"""A quantized network in the operators of ONNX: int8 weights, and QuantizeLinear / DequantizeLinear between layers.
+
+Runtimes recognise the pattern and compute in integers. Nothing is rounded here that training did not round, but for
+biases: int32, in units of input scale × weight scale, far finer than a level.
+Source: ONNX operators QuantizeLinear and DequantizeLinear; ONNX Runtime, "Quantize ONNX models", QDQ format.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from flyweight.models.quantize import WEIGHT_LEVELS, Quantizer, weight_scale
+
+_LARGEST_BIAS = 2.0**30  # of int32, in units
+
+
+def to_qdq(network: nn.Module) -> nn.Module:
+    """Replace quantizers and quantized layers of a copied network (normalize, net) in place, and return it."""
+    graph = network.get_submodule("net")
+    assert isinstance(graph, fx.GraphModule), "only a network that quantize_network made"
+    scales = _input_scales(graph)
+    for path, module in list(graph.named_modules()):
+        if isinstance(module, Quantizer):
+            graph.set_submodule(path, _Activation(module))
+    for path, scale in scales.items():
+        layer = graph.get_submodule(path)
+        if parametrize.is_parametrized(layer, "weight"):
+            graph.set_submodule(path, _Layer(layer, scale))
+    return network
+
+
+def _input_scales(graph: fx.GraphModule) -> dict[str, Tensor]:
+    """Return the scale (0-dim) of what each convolution and dense layer reads, by the path of the layer."""
+    found: dict[str, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op != "call_module" or not isinstance(graph.get_submodule(str(node.target)), (nn.Conv2d, nn.Linear)):
+            continue
+        reader = node.args[0]
+        assert isinstance(reader, fx.Node)
+        quantizer = graph.get_submodule(str(reader.target))
+        assert isinstance(quantizer, Quantizer), f"{node.target} reads no quantizer"
+        found[str(node.target)] = quantizer.grid()[0]
+    return found
+
+
+def _dequantize(values: Tensor, scale: Tensor, zero_point: Tensor | None, shape: Any, axis: int | None) -> Tensor:
+    inputs = (values, scale) if zero_point is None else (values, scale, zero_point)
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+    found: Tensor = torch.onnx.ops.symbolic("DequantizeLinear", inputs, attributes, dtype=torch.float32, shape=shape)
+    return found
+
+
+class _Activation(nn.Module):
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        scale, zero_point = quantizer.grid()
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", zero_point.to(torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = (x, self.scale, self.zero_point)
+        levels = torch.onnx.ops.symbolic("QuantizeLinear", inputs, dtype=torch.uint8, shape=x.shape)
+        return _dequantize(levels, self.scale, self.zero_point, x.shape, None)
+
+
+class _Layer(nn.Module):
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+    bias_scale: Tensor
+
+    def __init__(self, layer: nn.Module, input_scale: Tensor) -> None:
+        super().__init__()
+        assert isinstance(layer, (nn.Conv2d, nn.Linear))
+        original = cast(Tensor, layer.get_parameter("parametrizations.weight.original")).detach()
+        bias = None if layer.bias is None else layer.bias.detach()
+        scale = weight_scale(original)
+        if bias is not None:  # a channel of next to no weights would need a bias of more units than int32 has
+            scale = torch.maximum(scale, bias.abs() / (input_scale * _LARGEST_BIAS))
+        each = scale.reshape(-1, *[1] * (original.dim() - 1))
+        self.register_buffer("weight", (original / each).round().clamp(-WEIGHT_LEVELS, WEIGHT_LEVELS).to(torch.int8))
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("bias_scale", scale * input_scale)
+        units = None if bias is None else (bias / self.bias_scale).round().to(torch.int32)
+        self.register_buffer("bias", units)
+        self.convolution = {
+            key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups") if hasattr(layer, key)
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = _dequantize(self.weight, self.weight_scale, None, self.weight.shape, 0)
+        bias = None
+        if self.bias is not None:
+            bias = _dequantize(self.bias, self.bias_scale, None, self.bias.shape, 0)
+        if not self.convolution:
+            return nn.functional.linear(x, weight, bias)
+        return nn.functional.conv2d(x, weight, bias, **self.convolution)
+
+
+def left_in_float(path: Path) -> list[str]:
+    """Return the convolutions and products of an int8 file that ONNX Runtime still computes in float, by their inputs.
+
+    Those that give the logits are not among them: they are meant to.
+    """
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1
+        # Further optimizations only change the memory layout, and would warn that the result is for this machine.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(options.optimized_model_filepath).graph
+    last = {value.name for value in graph.output}
+    reshaped = [node for node in graph.node if node.op_type in {"Reshape", "Squeeze", "Flatten"}]
+    last |= {node.input[0] for node in reshaped if node.output[0] in last}
+    floats = [node for node in graph.node if node.op_type in {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"}]
+    return [f"{node.op_type}({node.input[0]})" for node in floats if node.output[0] not in last]
