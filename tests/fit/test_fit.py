@@ -139,3 +139,18 @@ def test_other_classes_than_the_run_s_are_refused_at_export(fitted: Path, tmp_pa
             Image.new("RGB", (40, 40), (number, 9, 9)).save(tmp_path / "other" / kind / f"{number}.png")
     with pytest.raises(DataError, match="missing \\['stripes'\\], added \\['square'\\]"):
         export(Trained.load(fitted / "bundle" / "training"), load_data(tmp_path / "other"), tmp_path / "bundle")
+
+
+def test_a_network_that_is_too_large_as_float_is_fitted_as_int8(photos: Path, tmp_path: Path) -> None:
+    one = ["--minutes", "0.2", "--models", "tiny_cnn_8", "--sizes", "32", "--json"]
+    command = ["fit", str(photos), "--budget", "size<25KB", "--out", str(tmp_path / "out"), *one]
+    assert run(command) == 0
+    bundle = Bundle.open(tmp_path / "out" / "bundle")
+    assert bundle.variant().precision == "int8"
+    assert bundle.variant().size_bytes < 25_000
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [(row["precision"], row["status"]) for row in report["candidates"]] == [
+        ("fp32", "rejected before training"), ("int8", "pick"),
+    ]  # fmt: skip
+    assert verify(bundle.path, photos).ok
+    assert run(command) == 0  # what is finished is taken as it stands

@@ -19,7 +19,7 @@ def test_a_stopped_run_takes_its_measurements_again_and_another_head_is_measured
     assert weigh(TINY, budget, tmp_path, channels=1, num_classes=3, threads=1) == first
     other = weigh(TINY, budget, tmp_path, channels=3, num_classes=10, threads=1)
     assert (other[0].values["params"] or 0) > (first[0].values["params"] or 0)
-    assert json.loads((tmp_path / WEIGHED).read_text())[0]["num_classes"] == 10
+    assert json.loads((tmp_path / WEIGHED).read_text())["num_classes"] == 10
 
 
 def test_a_final_training_that_failed_is_no_finalist() -> None:

@@ -21,7 +21,7 @@ from flyweight.train.trained import Trained
 def teacher(few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     recipe = Recipe.model_validate(
-        {"model": {"name": "tiny_cnn_8"}, "epochs": 4, "batch_size": 64, "precision": "fp32", "threads": 1,
+        {"model": {"name": "tiny_cnn_8"}, "epochs": 12, "batch_size": 64, "precision": "fp32", "threads": 1,
          "channels_last": True, "compile": False}
     )  # fmt: skip
     train_and_wait(few, recipe, out)

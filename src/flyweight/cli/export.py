@@ -15,6 +15,10 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     data: Annotated[str, typer.Option(help="The data it was trained on, for golden images and the check of parity.")],
+    int8: Annotated[
+        Path | None, typer.Option(help="Add the int8 variant of this run (trained with --recipe qat --from RUN).")
+    ] = None,
+    default: Annotated[str | None, typer.Option(help="Variant used when none is named: fp32 or int8.")] = None,
     quarantine: Annotated[
         Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
     ] = None,
@@ -24,12 +28,22 @@ def export(
     need_train_extra()
     from flyweight.data.audit import leave_out
     from flyweight.data.sources import load_data
+    from flyweight.errors import ExportError
     from flyweight.export import export as export_bundle
+    from flyweight.export.bundle import precision_of
+    from flyweight.export.trained import export_variant
     from flyweight.train.trained import Trained
 
     trained = Trained.load(run)
     dataset = leave_out(load_data(data, group=trained.recipe.data.group), quarantine)
+    chosen = default or precision_of(trained.architecture)
+    if chosen not in {precision_of(trained.architecture), *(["int8"] if int8 else [])}:
+        raise ExportError(
+            f"--default {chosen!r} is none of the variants", do="give fp32, or int8 together with --int8 RUN"
+        )
     bundle = export_bundle(trained, dataset, out)
+    if int8 is not None:
+        bundle = export_variant(bundle, Trained.load(int8), dataset, out, default=chosen == "int8")
     variant = bundle.variant()
     if as_json:
         print(json.dumps({"bundle": str(bundle.path), "variant": variant.name, "size_bytes": variant.size_bytes}))

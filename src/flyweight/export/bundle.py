@@ -143,14 +143,29 @@ def record_accuracy(bundle: Bundle, accuracy: Mapping[str, Any], out: Path, vari
     Raises:
         OutputError: `out` cannot be written, or is a folder of something else.
     """
-    name = bundle.variant(variant).name
     manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
-    manifest["variants"][name]["accuracy"] = dict(accuracy)
-    with _replace_folder(Path(out)) as folder:
+    manifest["variants"][bundle.variant(variant).name]["accuracy"] = dict(accuracy)
+    return _with_manifest(bundle, manifest, Path(out))
+
+
+def copy_bundle(bundle: Bundle, out: Path, *, name: str | None = None, default: str | None = None) -> Bundle:
+    """Write the bundle at `out` under another name, or with another default variant.
+
+    Raises:
+        BundleError: It has no such variant.
+        OutputError: `out` cannot be written, or is a folder of something else.
+    """
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    manifest |= {"name": name or bundle.name, "default": bundle.variant(default).name}
+    return _with_manifest(bundle, manifest, Path(out))
+
+
+def _with_manifest(bundle: Bundle, manifest: Mapping[str, Any], out: Path) -> Bundle:
+    with _replace_folder(out) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         _describe(folder, manifest)
         write_sums(folder)
-    return Bundle.open(Path(out))
+    return Bundle.open(out)
 
 
 def precision_of(architecture: Architecture) -> str:

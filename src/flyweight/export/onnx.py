@@ -79,7 +79,11 @@ def export_untrained(architecture: Architecture, path: Path) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return to_onnx(unsettle(architecture.build()), architecture, path)
+        network = unsettle(architecture.build())
+        if architecture.quantized:  # give its quantizers ranges
+            noise = architecture.example(8).random_(0, 256)
+            network.train()(noise)
+        return to_onnx(network.eval(), architecture, path)
 
 
 def unsettle(network: nn.Module) -> nn.Module:

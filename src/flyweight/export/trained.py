@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from flyweight.data.cache import build_fixed
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
-from flyweight.errors import DataError
-from flyweight.export.bundle import GOLDEN_IMAGES, write_bundle
+from flyweight.errors import DataError, ExportError
+from flyweight.export.bundle import GOLDEN_IMAGES, add_variant, precision_of, write_bundle
 from flyweight.export.parity import torch_logits
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.calibration import fit_temperature
@@ -56,6 +56,35 @@ def export(trained: Trained, dataset: Dataset, out: Path, *, reject_threshold: f
         recipe_yaml=yaml.safe_dump(trained.recipe.model_dump(mode="json", exclude_none=True), sort_keys=False),
         reject_threshold=reject_threshold,
         extras=training,
+    )
+
+
+def export_variant(bundle: Bundle, trained: Trained, dataset: Dataset, out: Path, *, default: bool = False) -> Bundle:
+    """Return the bundle written at `out` with one more variant: a run of the same data in another precision.
+
+    Args:
+        default: Make it the variant that is used when none is named.
+
+    Raises:
+        DataError: The data set has other classes than the run, or no validation images.
+        ExportError: It is not the bundle's preprocessing or precision is there already, or the file disagrees.
+        OutputError: `out` cannot be written.
+    """
+    name = precision_of(trained.architecture)
+    if name in bundle.variants:
+        raise ExportError(
+            f"the bundle {bundle.name!r} has a variant {name!r} already",
+            do="give a run of the other precision (train one with: flyweight train DATA --recipe qat --from RUN)",
+        )
+    images, labels = validation_images(trained, dataset)
+    return add_variant(
+        bundle,
+        out,
+        network=trained.network(),
+        architecture=trained.architecture,
+        parity_images=images[_spread(labels, PARITY_IMAGES)],
+        provenance=_provenance(trained),
+        default=default,
     )
 
 

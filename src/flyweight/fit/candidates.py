@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from flyweight.data.policy import AugmentPolicy
 from flyweight.errors import BudgetError
@@ -15,25 +16,27 @@ TINY = (
     "tiny_cnn_8",
     "tiny_cnn_16",
     "tiny_cnn_24",
-    "tiny_resnet8_8",
     "tiny_resnet8_16",
     "tiny_resnet8_24",
-    "tiny_ds_16",
+    "tiny_sep_16",
+    "tiny_sep_32",
+    "tiny_sep_64",
 )
 LARGER = ("tiny_resnet14_16", "mobilenetv3_small_050", "shufflenet_v2_x0_5")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network at an image size (px)."""
+    """A network at an image size (px), in the precision it would ship in."""
 
     model: str
     image_size: int
+    precision: Literal["fp32", "int8"] = "fp32"
 
     @property
     def name(self) -> str:
         """Return e.g. `tiny_cnn_16@28`, also the name of its folder."""
-        return f"{self.model}@{self.image_size}"
+        return f"{self.model}@{self.image_size}" + ("-int8" if self.precision == "int8" else "")
 
 
 def candidates_for(native: int, models: Iterable[str] = (), sizes: Iterable[int] = ()) -> list[Candidate]:

@@ -18,7 +18,7 @@ from flyweight.fit.weigh import Weighed
 from flyweight.measure.accuracy import METRICS, score
 from flyweight.train.loop import predict_logits
 from flyweight.train.prepare import prepare
-from flyweight.train.recipe import Recipe
+from flyweight.train.recipe import OptimPart, Recipe, StagePart
 from flyweight.train.run import Event, Finished, batches_for, run
 from flyweight.train.trained import Trained
 from flyweight.tune.halving import affordable, plan_rungs, promote
@@ -27,6 +27,7 @@ LEAST_EPOCHS = 3
 LEAST_IMAGES = 3000  # seen by every candidate in the first round
 FINALISTS = 2
 FAILED = "training failed"
+QAT_LR = 0.005  # small: the weights are trained, only their rounding is new
 SAFETY = 0.75  # share of the time that is planned: validation, decoding and augmentation take the rest
 
 
@@ -38,6 +39,7 @@ class Round:
     candidate: Candidate
     epochs: int
     subset: int
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _round(contest: Contest, number: int, candidate: Candidate, images: int, ful
     available = len(contest.parts.train)
     epochs = max(LEAST_EPOCHS, images // available)
     subset = available if full else min(available, max(images // epochs, 10 * len(contest.dataset.classes)))
-    return Round(number, candidate, epochs, subset)
+    return Round(number, candidate, epochs, subset, final=full)
 
 
 def _train(
@@ -132,7 +134,8 @@ def _train(
     """Yield progress and return the outcome of one candidate's training in one round."""
     before = outcomes.get(planned.candidate)
     recipe = recipe_for(planned.candidate, channels=contest.channels, seed=contest.seed, base=contest.base)
-    recipe = recipe.model_copy(update={"epochs": planned.epochs})
+    stages = _stages(planned) or recipe.stages
+    recipe = recipe.model_copy(update={"epochs": planned.epochs, "stages": stages})
     parts = dataclasses.replace(
         contest.parts, train=balanced_subset(contest.dataset, contest.parts.train, planned.subset)
     )
@@ -151,6 +154,15 @@ def _train(
     seconds += sum(row["train_seconds"] for row in trained.history)
     value = validation_score(contest, trained)
     return Outcome(weighed, f"stopped at rung {planned.number}", trained, value, seconds)
+
+
+def _stages(planned: Round) -> tuple[StagePart, ...]:
+    """Return what a candidate trains in the round: an int8 one, in its last, on the levels of its file too."""
+    if not planned.final or planned.candidate.precision != "int8":
+        return ()
+    rate = OptimPart(name="sgd", lr=QAT_LR, weight_decay=0.0)
+    levels = StagePart(name="int8", quantize="int8", epochs=max(1, planned.epochs // 10), optim=rate)
+    return (StagePart(name="float", epochs=planned.epochs), levels)
 
 
 def _initial(contest: Contest, candidate: Candidate) -> Trained | None:

@@ -148,7 +148,7 @@ def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick) -> Candi
         latency_p90_ms=_measured(latency, "p90"),
         threads=entry.threads,
         backend="onnxruntime",
-        precision="fp32",
+        precision=entry.candidate.precision,
         accuracy=accuracy,
         accuracy_on="validation" if accuracy.value is not None else "",
         memory_peak_bytes=int(values.get("memory") or 0) or None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,63 +63,79 @@ def weigh(
 ) -> list[Weighed]:
     """Return the cost of every candidate; latencies are taken interleaved, in one run.
 
+    A candidate whose file is too large, and nothing else, comes a second time, as an int8 file.
+
     Raises:
         ModelError, ExportError: A candidate cannot be built or exported.
         OutputError: The folder cannot be written.
     """
-    asked = [
-        {"name": c.name, "num_classes": num_classes, "channels": channels, "threads": threads, "budget": budget.text}
-        for c in candidates
-    ]
-    known = _remembered(folder / WEIGHED, candidates, budget, asked)
+    common = {"num_classes": num_classes, "channels": channels, "threads": threads, "budget": budget.text}
+    asked = {"candidates": [candidate.name for candidate in candidates], **common}
+    known = _remembered(folder / WEIGHED, asked, budget, threads)
     if known:
         return known
-    architectures = [Architecture(c.model, num_classes, channels, c.image_size) for c in candidates]
+    architectures = {c: Architecture(c.model, num_classes, channels, c.image_size) for c in candidates}
+    weighed = _weigh_all(architectures, budget, folder, threads, progress)
+    smaller = {
+        replace(entry.candidate, precision="int8"): architectures[entry.candidate].quantize()
+        for entry in weighed
+        if {check.metric for check in entry.checks if check.status == "violated"} == {"size"}
+    }
+    if smaller:
+        weighed += _weigh_all(smaller, budget, folder, threads, progress)
+    write_json(folder / WEIGHED, {**asked, "costs": [_costs(entry) for entry in weighed]})
+    return weighed
+
+
+def _weigh_all(
+    architectures: Mapping[Candidate, Architecture],
+    budget: Budget,
+    folder: Path,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Weighed]:
     files = []
-    for done, (candidate, architecture) in enumerate(zip(candidates, architectures, strict=True)):
-        path = folder / f"{candidate.name}-{channels}to{num_classes}.onnx"
+    for done, (candidate, architecture) in enumerate(architectures.items()):
+        path = folder / f"{candidate.name}-{architecture.in_chans}to{architecture.num_classes}.onnx"
         files.append(path if path.exists() else export_untrained(architecture, path))
         if progress:
-            progress(done + 1, len(candidates))
+            progress(done + 1, len(architectures))
     timings = time_models(files, threads=threads, quick=True, progress=progress)
-    memory = [_memory(path, threads) if budget.limits_metric("memory") else None for path in files]
     weighed = []
-    for candidate, architecture, path, timing, peak in zip(
-        candidates, architectures, files, timings, memory, strict=True
-    ):
-        values = _values(path, timing, peak)
+    for (candidate, architecture), path, timing in zip(architectures.items(), files, timings, strict=True):
+        values = _values(path, timing, _memory(path, threads) if budget.limits_metric("memory") else None)
         checks = tuple(budget.check(values))
-        price = train_price(architecture) if all(check.status != "violated" for check in checks) else 0.0
+        # An int8 candidate trains in float until the end.
+        plain = replace(architecture, surgery=())
+        price = train_price(plain) if all(check.status != "violated" for check in checks) else 0.0
         weighed.append(Weighed(candidate, values, timing.as_dict(), checks, threads, price))
-    write_json(folder / WEIGHED, [{**what, **_costs(entry)} for what, entry in zip(asked, weighed, strict=True)])
     return weighed
 
 
 def _costs(entry: Weighed) -> dict[str, Any]:
     return {
+        "candidate": asdict(entry.candidate),
         "values": entry.values,
         "latency": entry.latency,
         "train_seconds_per_image": entry.train_seconds_per_image,
     }
 
 
-def _remembered(
-    path: Path, candidates: Sequence[Candidate], budget: Budget, asked: Sequence[dict[str, Any]]
-) -> list[Weighed]:
+def _remembered(path: Path, asked: Mapping[str, Any], budget: Budget, threads: int) -> list[Weighed]:
     """Return what a stopped run measured: prices decide how long each candidate trains, so they must not change."""
-    rows = json.loads(path.read_text("utf-8")) if path.exists() else []
-    if [{key: row.get(key) for key in what} for row, what in zip(rows, asked, strict=False)] != list(asked):
+    found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if not isinstance(found, dict) or {key: found.get(key) for key in asked} != asked:
         return []
     return [
         Weighed(
-            candidate,
+            Candidate(**row["candidate"]),
             row["values"],
             row["latency"],
             tuple(budget.check(row["values"])),
-            row["threads"],
+            threads,
             row["train_seconds_per_image"],
         )
-        for candidate, row in zip(candidates, rows, strict=True)
+        for row in found["costs"]
     ]
 
 
