@@ -16,7 +16,7 @@ from flyweight.runtime.environment import usable_cores
 
 
 def reproduce(
-    study: Annotated[str, typer.Argument(help="Name of a shipped study: tiny_cnn.")],
+    study: Annotated[str, typer.Argument(help="Name of a shipped study: tiny_cnn, tiny_family.")],
     data: Annotated[
         Path | None, typer.Option(help="Folder with the data sets; default: the variable FLYWEIGHT_DATA.")
     ] = None,
@@ -45,7 +45,7 @@ def reproduce(
     size = chosen.scales[scale]
     size = size.model_copy(update={"seeds": seeds}) if seeds else size
     folds = round(1 / chosen.base["data"]["val_fraction"])
-    if size.seeds > folds:
+    if chosen.part == "test" and size.seeds > folds:
         raise RecipeError(f"--seeds {size.seeds}, but there are {folds} folds", do=f"choose at most {folds}")
     order = trials(chosen, size, datasets=dataset or (), arms=arm or ())
     place = Place(_data_folder(data), out or Path("runs") / f"{study}-{scale}")
@@ -101,7 +101,8 @@ def _shown(event: Any, bars: Bars, order: list[Any]) -> Iterator[str]:
 
 def _print(facts: Any) -> None:
     for data in facts.datasets:
-        print(f"\n{data.title}, {data.test_images:,} test images, {len(data.seeds)} seeds")
+        images = f"{data.test_images:,} {'test' if facts.part == 'test' else 'validation'} images"
+        print(f"\n{data.title}, {images}, {len(data.seeds)} seeds")
         for one in sorted(data.arms, key=lambda one: -one.accuracy.value):
             low, high = one.accuracy.low, one.accuracy.high
             spread = "" if low is None else f"  [{100 * low:.2f}, {100 * high:.2f}]"

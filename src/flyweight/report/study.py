@@ -29,10 +29,11 @@ class ArmFacts(Fact):
     """One arm on one data set.
 
     Attributes:
-        accuracy: Mean over seeds on the official test part, with Student's 95 % interval over seeds.
-        per_seed: Test accuracy of each seed.
+        accuracy: Mean over seeds on the study's part, with Student's 95 % interval over seeds.
+        per_seed: Accuracy of each seed.
         val_accuracy: Mean over seeds.
         params, macs: Counted from the folded graph.
+        int8_bytes: Of the file it becomes when it is quantized; None where that is not possible.
         train_macs: Multiply-accumulates of training, forward and backward, mean over seeds.
         cost_ratio: `train_macs` over that of the study's reference arm, mean over seeds.
         train_seconds: Of training, one thread, mean over seeds.
@@ -45,6 +46,7 @@ class ArmFacts(Fact):
     val_accuracy: float
     params: Count
     macs: Count
+    int8_bytes: Count | None = None
     train_macs: float
     cost_ratio: Number = None
     train_seconds: float
@@ -117,6 +119,7 @@ class StudyFacts(Fact):
     paper: str
     about: str
     scale: str
+    part: Literal["test", "val"] = "test"
     datasets: tuple[DataSetFacts, ...]
     verdicts: tuple[StudyVerdict, ...]
     differs: tuple[str, ...] = ()
@@ -222,7 +225,8 @@ def markdown(facts: StudyFacts) -> str:
         title = next(arm.title for data in facts.datasets for arm in data.arms if arm.arm == name)
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     published = [f"{100 * data.published.accuracy:g} %" if data.published else "–" for data in facts.datasets]
-    lines.append("| *published* | " + " | ".join(published) + " |")
+    if any(data.published for data in facts.datasets):
+        lines.append("| *published* | " + " | ".join(published) + " |")
     if not facts.verdicts:
         return "\n".join(lines)
     places = [(ALL, ALL)] * any(verdict.dataset == ALL for verdict in facts.verdicts)
@@ -239,7 +243,8 @@ def markdown(facts: StudyFacts) -> str:
 def _cell(arm: ArmFacts) -> str:
     value, low, high = arm.accuracy.value, arm.accuracy.low, arm.accuracy.high
     spread = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
-    return f"{100 * (value or 0.0):.2f} %{spread}, {arm.params:,}"
+    size = "" if arm.int8_bytes is None else f", {arm.int8_bytes / 1000:.1f} kB"
+    return f"{100 * (value or 0.0):.2f} %{spread}, {arm.params:,}{size}"
 
 
 def _difference(verdict: StudyVerdict) -> str:

@@ -26,7 +26,6 @@ from flyweight.runtime.environment import environment
 from flyweight.studies.study import Question, Study, Trial
 from flyweight.studies.trial import Place
 
-REFERENCE = "as_published"  # the arm that published numbers and costs are compared with
 SIGNIFICANT = 0.05
 ENOUGH_SEEDS = 3  # a claim about a way of training, not about one trained network
 
@@ -43,6 +42,7 @@ def analyse(study: Study, scale: str, wanted: Sequence[Trial], place: Place) -> 
         paper=study.paper,
         about=study.about,
         scale=scale,
+        part=study.part,
         datasets=datasets,
         verdicts=_verdicts(study, [data.name for data in datasets], found, place),
         differs=study.differs,
@@ -64,10 +64,9 @@ def analyse(study: Study, scale: str, wanted: Sequence[Trial], place: Place) -> 
 def _dataset(study: Study, name: str, found: dict[Trial, dict[str, Any]]) -> DataSetFacts:
     mine = {trial: result for trial, result in found.items() if trial.dataset == name}
     arms = tuple(_arm(study, arm, mine) for arm in study.arms if any(trial.arm == arm for trial in mine))
-    reference = next((arm for arm in arms if arm.arm == REFERENCE), None)
-    published = None
-    if reference is not None:
-        said = study.datasets[name].published
+    reference = next((arm for arm in arms if arm.arm == study.reference), None)
+    published, said = None, study.datasets[name].published
+    if reference is not None and said is not None:
         published = PublishedFacts(
             accuracy=said.accuracy,
             params=said.params,
@@ -87,7 +86,7 @@ def _dataset(study: Study, name: str, found: dict[Trial, dict[str, Any]]) -> Dat
 
 def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]]) -> ArmFacts:
     results = [result for trial, result in sorted(mine.items()) if trial.arm == arm]
-    costs = {trial.seed: result["train_macs"] for trial, result in mine.items() if trial.arm == REFERENCE}
+    costs = {trial.seed: result["train_macs"] for trial, result in mine.items() if trial.arm == study.reference}
     ratios = [result["train_macs"] / costs[result["seed"]] for result in results if result["seed"] in costs]
     return ArmFacts(
         arm=arm,
@@ -97,6 +96,7 @@ def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]]) -> ArmFacts:
         val_accuracy=_mean(results, "val_accuracy"),
         params=results[0]["params"],
         macs=results[0]["macs"],
+        int8_bytes=results[0].get("int8_bytes"),
         train_macs=_mean(results, "train_macs"),
         cost_ratio=float(np.mean(ratios)) if ratios else None,
         train_seconds=_mean(results, "train_seconds"),

@@ -1,4 +1,4 @@
-"""A published study as data: data sets, arms, scales and questions, read from `studies/NAME/study.yaml`. No torch."""
+"""A study as data: data sets, arms, scales and questions, read from `studies/NAME/study.yaml`. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,7 +22,7 @@ class _Part(BaseModel):
 
 
 class Published(_Part):
-    """What the paper says: shares in 0..1, counted parameters."""
+    """What a paper says: shares in 0..1, counted parameters."""
 
     accuracy: float
     params: int
@@ -35,7 +35,7 @@ class StudyData(_Part):
 
     title: str
     data: dict[str, Any]
-    published: Published
+    published: Published | None = None
 
 
 class Scale(_Part):
@@ -59,19 +59,21 @@ class Arm(_Part):
 
     Attributes:
         from_arm: The arm whose weights (of the same seed) it starts from, and whose cost it includes.
+        teacher: The arm whose network (of the same seed) it learns from; its cost is not counted.
         cost: The arm whose training cost its own is made equal to, by the length of the stage of `$cost` epochs.
         recipe: What `base` is changed by.
     """
 
     title: str
     from_arm: str | None = Field(default=None, alias="from")
+    teacher: str | None = None
     cost: str | None = None
     recipe: dict[str, Any]
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Arms of the same data set and seed that must be finished first."""
-        return tuple(name for name in (self.from_arm, self.cost) if name)
+        return tuple(name for name in (self.from_arm, self.teacher, self.cost) if name)
 
 
 class Question(_Part):
@@ -84,11 +86,20 @@ class Question(_Part):
 
 
 class Study(_Part):
-    """A published study, ready to be run again."""
+    """A study, ready to be run: one that was published, or a search of our own.
+
+    Attributes:
+        paper: Where it was published; "" for our own.
+        part: What arms are compared on: the official test part, where nothing is chosen by the outcome, or the
+            validation images (the same for every seed), where something is.
+        reference: The arm that published numbers and costs are compared with.
+    """
 
     name: str
     title: str
-    paper: str
+    paper: str = ""
+    part: Literal["test", "val"] = "test"
+    reference: str = "as_published"
     about: str
     differs: tuple[str, ...] = ()
     scales: dict[str, Scale]
@@ -100,6 +111,7 @@ class Study(_Part):
     @model_validator(mode="after")
     def _names_exist(self) -> Study:
         named = [name for arm in self.arms.values() for name in arm.needs]
+        named.append(self.reference)
         named += [name for question in self.questions for name in (question.first, question.second)]
         unknown = sorted(set(named) - set(self.arms))
         if unknown:
@@ -167,8 +179,9 @@ def recipe_of(study: Study, scale: Scale, trial: Trial) -> Recipe:
     """
     dataset = study.datasets[trial.dataset]
     values = {**(scale.model_extra or {}), **(dataset.model_extra or {}), COST[1:]: 1}
-    content = _merged(study.base, {"data": dataset.data}, _filled(study.arms[trial.arm].recipe, values))
-    content["data"]["val_fold"] = trial.seed
+    base, own = (_filled(part, values) for part in (study.base, study.arms[trial.arm].recipe))
+    content = _merged(base, {"data": dataset.data}, own)
+    content["data"]["val_fold"] = trial.seed if study.part == "test" else 0
     content |= {"name": f"{study.name}/{trial.arm}", "seed": trial.seed}
     if scale.limit:
         content["stages"] = [{"epoch_images": scale.limit, **stage} for stage in content["stages"]]

@@ -1,4 +1,4 @@
-"""One trial of a study: train one arm on one data set with one seed, score it on the test part once, write it down."""
+"""One trial of a study: train one arm on one data set with one seed, score it once, write it down."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import datetime
 import io
 import json
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from flyweight.data.batches import Batches
 from flyweight.data.cache import build_fixed
 from flyweight.data.sources import load_data
 from flyweight.data.split import open_test
-from flyweight.errors import RecipeError
+from flyweight.errors import ExportError, ModelError, RecipeError
 from flyweight.export.counted import counted
+from flyweight.export.onnx import export_untrained
 from flyweight.files import write_bytes, write_json
+from flyweight.models.architecture import Architecture
 from flyweight.studies.study import Scale, Study, Trial, recipe_of
 from flyweight.train.loop import predict_logits
 from flyweight.train.prepare import Prepared, prepare
-from flyweight.train.recipe import Recipe
+from flyweight.train.recipe import DistillPart, Recipe
 from flyweight.train.run import architecture_for, train_and_wait
 from flyweight.train.stages import form_of, training_macs
 from flyweight.train.trained import Trained
@@ -92,9 +95,12 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     if arm.cost:
         recipe = _of_cost(recipe, prepared, _result_of(trial, arm.cost, place)["train_macs"] - spent)
     start = Trained.load(place.of(_sibling(trial, arm.from_arm)) / RUN) if arm.from_arm else None
+    if arm.teacher:
+        recipe = _taught(recipe, place.of(_sibling(trial, arm.teacher)) / RUN)
     trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
-    open_test(place.out / "test-openings.jsonl", why=f"{study.name} {trial.name}")
-    correct = score(trained, prepared)
+    if study.part == "test":
+        open_test(place.out / "test-openings.jsonl", why=f"{study.name} {trial.name}")
+    correct = score(trained, prepared, study.part)
     buffer = io.BytesIO()
     np.save(buffer, correct)
     write_bytes(folder / CORRECT, buffer.getvalue())
@@ -108,6 +114,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
         "val_accuracy": trained.metrics["val_accuracy"],
         "params": cost.params,
         "macs": cost.macs,
+        "int8_bytes": int8_bytes(trained.architecture),
         "train_macs": spent + trained.metrics["train_macs"],
         "train_seconds": (before["train_seconds"] if before else 0.0) + trained.metrics["train_seconds"],
         "epochs": len(trained.history),
@@ -145,9 +152,24 @@ def _of_cost(recipe: Recipe, prepared: Prepared, macs: float) -> Recipe:
     return recipe.model_copy(update={"stages": (stage.model_copy(update=length),)})
 
 
-def score(trained: Trained, prepared: Prepared) -> np.ndarray[Any, Any]:
-    """Return (N,) bool: which images of the test part are classified right."""
-    chosen = prepared.split.test
+def _taught(recipe: Recipe, teacher: Path) -> Recipe:
+    part = (recipe.distill or DistillPart(teacher="")).model_copy(update={"teacher": str(teacher)})
+    return recipe.model_copy(update={"distill": part})
+
+
+def int8_bytes(architecture: Architecture) -> int | None:
+    """Return the bytes of the int8 file of such a network; None where it cannot be quantized in training."""
+    quantized = architecture if architecture.quantized else architecture.quantize()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return export_untrained(quantized, Path(folder) / "int8.onnx").stat().st_size
+    except (ModelError, ExportError):
+        return None
+
+
+def score(trained: Trained, prepared: Prepared, part: Literal["test", "val"] = "test") -> np.ndarray[Any, Any]:
+    """Return (N,) bool: which images of a part are classified right."""
+    chosen = getattr(prepared.split, part)
     batches = Batches(
         build_fixed(prepared.dataset, chosen, trained.preprocess),
         prepared.dataset.labels[chosen],
