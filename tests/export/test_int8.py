@@ -118,3 +118,10 @@ def test_an_int8_file_that_the_runtime_would_compute_in_float_does_not_ship(
     with pytest.raises(ExportError, match="computes 4 layers of the int8 file of 'tiny_cnn_8' in float"):
         write_bundle(tmp_path / "bundle", **facts(architecture, network))
     assert not (tmp_path / "bundle").exists()
+
+
+def test_activations_of_the_int8_file_are_counted_as_the_bytes_that_integers_take(tmp_path: Path) -> None:
+    network, architecture = quantized("tiny_resnet8_8")
+    found = count(to_onnx(network, architecture, tmp_path / "int8.onnx")).peak_activation_bytes
+    # At 32 px: normalised float input (3 × 1024 × 4) beside its integers, or three maps of 8 channels in the block.
+    assert found == max(3 * 1024 * 5, 3 * 8 * 1024)

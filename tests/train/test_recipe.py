@@ -17,7 +17,8 @@ def test_every_shipped_recipe_loads_names_itself_a_known_network_and_what_it_giv
     assert recipe.name == name
     assert recipe.description
     assert recipe.expected
-    find(recipe.model.name)
+    if recipe.model.name != "from":  # the network of the run it begins with
+        find(recipe.model.name)
 
 
 def test_a_saved_recipe_is_the_same_recipe(tmp_path: Path) -> None:

@@ -34,8 +34,17 @@ def test_another_seed_gives_other_weights(few: Dataset, quick: Recipe, tmp_path:
     assert not weights_equal(train_and_wait(few, quick, tmp_path / "a"), train_and_wait(few, other, tmp_path / "b"))
 
 
-@pytest.mark.parametrize("recipe_change", [{}, {"optim": {"name": "adamw", "lr": 0.003}}, {"select": "best"}])
 @pytest.mark.parametrize("stop_after", [1, 5, 9, 13])
+@pytest.mark.parametrize(
+    "recipe_change",
+    [
+        {},
+        {"optim": {"name": "adamw", "lr": 0.003}},
+        {"optim": {"name": "muon", "lr": 0.02}},
+        {"select": "best"},
+        {"stages": [{"name": "float", "epochs": 1}, {"name": "int8", "epochs": 1, "quantize": "int8"}]},
+    ],
+)
 def test_a_run_stopped_at_any_step_and_resumed_ends_with_the_same_bits(
     few: Dataset,
     quick: Recipe,

@@ -9,7 +9,8 @@ params: elements of the learned tensors in the file. Not learned, so not counted
 macs: multiply-accumulates of one image through convolutions and matrix products (FLOPs = 2 × MACs). Bias additions,
     elementwise operators, normalisations, pooling and resizing are not multiply-accumulates and count nothing.
     An operator this file does not know is listed in `unsupported`, never passed over in silence.
-peak_activation_bytes: one image, graph order, planner `PLANNER`; weights are not in it.
+peak_activation_bytes: one image, graph order, planner `PLANNER`; weights are not in it. Between a QuantizeLinear and
+    the DequantizeLinear before it a tensor is counted as the integers that a runtime holds there.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ NORMALIZE, NETWORK = "normalize.", "net."
 
 _Shapes = dict[str, tuple[int, ...]]
 
-_ALIAS_OPS = "Reshape Flatten Squeeze Unsqueeze Identity"
+_ALIAS_OPS = "Reshape Flatten Squeeze Unsqueeze Identity DequantizeLinear"
 _UNARY_OPS = """
     Relu LeakyRelu PRelu Clip HardSwish HardSigmoid Sigmoid Tanh Erf Gelu Elu Selu Softplus Mish Swish
-    Abs Neg Exp Log Sin Cos Sqrt Reciprocal Round Floor Ceil
+    Abs Neg Exp Log Sin Cos Sqrt Reciprocal Round Floor Ceil QuantizeLinear
 """
+_INTEGER_OPS = frozenset(
+    ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "AveragePool", "MaxPool"]
+)  # in a quantized graph
 # Operators that do no multiply-accumulate; one that is neither here nor in _MACS is reported as unsupported.
 _FREE_OPS = """
     Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
@@ -48,7 +52,7 @@ _FREE_OPS = """
     Softmax LogSoftmax ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax TopK
     AveragePool MaxPool GlobalAveragePool GlobalMaxPool Dropout
     BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization
-    LpNormalization LRN QuantizeLinear DequantizeLinear DynamicQuantizeLinear
+    LpNormalization LRN DynamicQuantizeLinear
 """
 _ALIASES = frozenset(_ALIAS_OPS.split())
 _UNARY = frozenset(_UNARY_OPS.split())
@@ -228,6 +232,10 @@ def _peak(graph: onnx.GraphProto, shapes: _Shapes, kinds: dict[str, int]) -> int
     """Return the most bytes alive at once under `PLANNER`."""
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    constants |= {  # weights, as a runtime keeps them
+        node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    kinds = _as_integers(graph, kinds)
     buffer_of = {value.name: value.name for value in graph.input if value.name not in constants}
     size = {name: math.prod(shapes[name]) * kinds[name] for name in buffer_of}
     last = _last_uses(graph)
@@ -245,6 +253,26 @@ def _peak(graph: onnx.GraphProto, shapes: _Shapes, kinds: dict[str, int]) -> int
         peak = max(peak, sum(size[buffer] for buffer in alive))
         alive = {buffer for buffer in alive if end[buffer] > step}
     return peak
+
+
+def _as_integers(graph: onnx.GraphProto, kinds: dict[str, int]) -> dict[str, int]:
+    """Return the bytes of an element where a runtime computes a quantized graph in integers."""
+    kinds = dict(kinds)
+    readers = Counter(name for node in graph.node for name in node.input)
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            kinds[node.output[0]] = kinds[node.input[0]]
+        if node.op_type != "QuantizeLinear":
+            continue
+        name = node.input[0]
+        chain = [name]
+        while name in makers and readers[name] == 1 and makers[name].op_type in _UNARY:  # a fused activation
+            name = makers[name].input[0]
+            chain.append(name)
+        if name in makers and readers[name] == 1 and makers[name].op_type in _INTEGER_OPS:
+            kinds |= dict.fromkeys(chain, kinds[node.output[0]])
+    return kinds
 
 
 def _writes_over(
