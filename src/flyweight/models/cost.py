@@ -42,9 +42,8 @@ _UNARY_OPS = """
     Relu LeakyRelu PRelu Clip HardSwish HardSigmoid Sigmoid Tanh Erf Gelu Elu Selu Softplus Mish Swish
     Abs Neg Exp Log Sin Cos Sqrt Reciprocal Round Floor Ceil QuantizeLinear
 """
-_INTEGER_OPS = frozenset(
-    ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "AveragePool", "MaxPool"]
-)  # in a quantized graph
+# What runtimes compute in integers where a QuantizeLinear follows.
+_INTEGER_OPS = frozenset(["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "AveragePool", "MaxPool"])
 # Operators that do no multiply-accumulate; one that is neither here nor in _MACS is reported as unsupported.
 _FREE_OPS = """
     Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
