@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from flyweight.data.dataset import Dataset
-from flyweight.errors import ModelError, RecipeError
+from flyweight.errors import ExportError, ModelError, RecipeError
 from flyweight.export import export
+from flyweight.export.bundle import copy_bundle
+from flyweight.export.trained import export_variant
 from flyweight.train.loss import distance
 from flyweight.train.recipe import DistillPart, Recipe, load_recipe
 from flyweight.train.run import run, train_and_wait
@@ -89,6 +92,25 @@ def test_a_finished_run_is_trained_on_its_int8_levels_and_ships(few: Dataset, te
     assert abs(trained.metrics["val_accuracy"] - started.metrics["val_accuracy"]) < 0.1
     bundle = export(trained, few, tmp_path / "bundle")
     assert bundle.default == "int8"
+    both = export_variant(export(started, few, tmp_path / "both"), trained, few, tmp_path / "both")
+    assert (both.default, sorted(both.variants)) == ("fp32", ["fp32", "int8"])
+    with pytest.raises(ExportError, match="has a variant 'int8' already"):
+        export_variant(both, trained, few, tmp_path / "again")
+    renamed = copy_bundle(both, tmp_path / "renamed", name="mine", default="int8")
+    assert (renamed.name, renamed.default) == ("mine", "int8")
+    assert renamed.variant("fp32").file.read_bytes() == both.variant("fp32").file.read_bytes()
+
+
+def test_a_teacher_that_was_moved_is_the_same_teacher(
+    few: Dataset, quick: Recipe, teacher: Path, tmp_path: Path
+) -> None:
+    train_and_wait(few, taught(quick, teacher), tmp_path / "run")
+    copied = shutil.copytree(teacher, tmp_path / "elsewhere")
+    assert train_and_wait(few, taught(quick, copied), tmp_path / "run").recipe.distill is not None
+    other = train_and_wait(few, quick, tmp_path / "other")
+    assert other.recipe.distill is None
+    with pytest.raises(RecipeError, match="another teacher"):
+        train_and_wait(few, taught(quick, tmp_path / "other"), tmp_path / "run")
 
 
 def test_a_stage_on_int8_levels_follows_one_in_float_in_the_same_run(
