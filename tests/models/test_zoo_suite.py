@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,7 +34,8 @@ HANDFUL = {
     "fastvit_t8",  # branches to merge
 }
 FEW = {"tiny_cnn_8", "mobilenetv3_small_050", "shufflenet_v2_x0_5"}
-SHAPES = ((32, 1), (64, 3), (32, 4))
+SHAPES = ((28, 1), (64, 3), (32, 4))
+LARGE = (224, 3)
 
 
 def _entries(quick: set[str]) -> list[object]:
@@ -45,11 +44,14 @@ def _entries(quick: set[str]) -> list[object]:
 
 every_entry = pytest.mark.parametrize("name", _entries(HANDFUL))
 every_exported_entry = pytest.mark.parametrize("name", _entries(FEW))
-every_shape = pytest.mark.parametrize(("image_size", "channels"), SHAPES)
+every_small_shape = pytest.mark.parametrize(("image_size", "channels"), SHAPES)
+every_shape = pytest.mark.parametrize(
+    ("image_size", "channels"), [*SHAPES, pytest.param(*LARGE, marks=pytest.mark.slow)]
+)
 
 
 @every_entry
-@every_shape
+@every_small_shape
 def test_gives_finite_logits_of_the_right_shape(name: str, image_size: int, channels: int) -> None:
     network = Architecture(name, 7, channels, image_size).build().eval()
     with torch.no_grad():
@@ -60,7 +62,7 @@ def test_gives_finite_logits_of_the_right_shape(name: str, image_size: int, chan
 
 
 @every_entry
-@every_shape
+@every_small_shape
 def test_the_last_feature_map_of_a_small_input_keeps_an_eighth_of_it_up_to_four_pixels(
     name: str, image_size: int, channels: int
 ) -> None:
@@ -135,11 +137,3 @@ def test_the_exported_file_agrees_with_the_network_and_is_counted_like_torch_cou
     assert cost.unsupported == ()
     assert cost.macs == flops.get_total_flops() // 2
     assert cost.params == sum(parameter.numel() for parameter in folded.parameters())
-
-
-@pytest.fixture
-def unfused_attention() -> Iterator[None]:
-    """FlopCounterMode does not see inside the CPU's fused attention."""
-    timm.layers.set_fused_attn(False)
-    yield
-    timm.layers.set_fused_attn(True)

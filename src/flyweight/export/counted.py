@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -18,8 +19,25 @@ from flyweight.models.architecture import Architecture, fold
 from flyweight.models.cost import Cost, count
 
 
-def counted(architecture: Architecture) -> Cost:
-    """Return the cost of the graph that `architecture` would ship: exported once, then read from the cache.
+@dataclass(frozen=True)
+class Counted:
+    """What the file of an untrained network costs: the counts of its graph, and its bytes."""
+
+    cost: Cost
+    size_bytes: int
+
+    def values(self) -> dict[str, float | None]:
+        """Return the values by metric of a budget."""
+        return {
+            "params": float(self.cost.params),
+            "macs": float(self.cost.macs),
+            "peak_activation": float(self.cost.peak_activation_bytes),
+            "size": float(self.size_bytes),
+        }
+
+
+def counted(architecture: Architecture) -> Counted:
+    """Return the cost of the file that `architecture` would ship: exported once, then read from the cache.
 
     Raises:
         ModelError: The architecture cannot be built.
@@ -28,21 +46,23 @@ def counted(architecture: Architecture) -> Cost:
     remembered = _memory_of(architecture)
     if remembered.is_file():
         content = json.loads(remembered.read_text("utf-8"))
-        return Cost(**{**content, "unsupported": tuple(content["unsupported"])})
+        size = content.pop("size_bytes")
+        return Counted(Cost(**{**content, "unsupported": tuple(content["unsupported"])}), size)
     with tempfile.TemporaryDirectory(prefix="flyweight-count-") as folder:
-        cost = count(export_untrained(architecture, Path(folder) / "model.onnx"))
-    write_json(remembered, cost.to_json())
-    return cost
+        file = export_untrained(architecture, Path(folder) / "model.onnx")
+        found = Counted(count(file), file.stat().st_size)
+    write_json(remembered, {**found.cost.to_json(), "size_bytes": found.size_bytes})
+    return found
 
 
 def counted_params(architecture: Architecture) -> int:
-    """Return the learned values of the folded network without exporting it: equal to `counted(...).params`."""
+    """Return the learned values of the folded network without exporting it: those of `counted`."""
     network, _ = fold(architecture.build(), architecture)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _memory_of(architecture: Architecture) -> Path:
     """Name the file by everything the graph depends on."""
-    facts = [architecture.to_json(), __version__, torch.__version__, timm.__version__]
+    facts = [architecture.to_json(), "with size", __version__, torch.__version__, timm.__version__]
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
     return cache_root() / "costs" / f"{architecture.name.replace(':', '_')}-{digest}.json"

@@ -71,8 +71,8 @@ def recipe_for(candidate: Candidate, *, channels: int, seed: int, base: Recipe |
     """Return the recipe a candidate trains with: the user's own, or one that suits small networks.
 
     One channel is shifted only: grey images are often digits or signs, which a flip would change. Colour images are
-    flipped too. Photos larger than 40 px are cropped at random. Muon, since the rounds are short: on the embedded sample
-    it is 2 to 5 points above SGD after 12 epochs, and more after fewer (docs/decisions/0005-muon-in-fit.md).
+    flipped too. Photos larger than 40 px are cropped at random. Muon, since the rounds are short and it is good early
+    (docs/decisions/0005-muon-in-fit.md).
     """
     base = base or Recipe(
         augment=_augment(candidate.image_size, channels),

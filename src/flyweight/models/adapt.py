@@ -9,6 +9,7 @@ Weights keep their shapes, so pretrained ones still load.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,15 +52,27 @@ def adapt_stem(net: nn.Module, name: str, in_chans: int, image_size: int, min_ma
     Raises:
         ModelError: The input is too small for the network, or its stem cannot be changed without breaking it.
     """
-    shrinks = trace(net, name, in_chans, image_size)
+    shrinks = _levels(net, name, in_chans, image_size)
     while shrinks and min(shrink.after for shrink in shrinks) < min_map:
         level = shrinks[0].before
         for shrink in shrinks:
             if shrink.before == level:
                 _keep_size(shrink.module)
                 _tell_branches(net, shrink.module)
-        shrinks = trace(net, name, in_chans, image_size)
+        shrinks = _levels(net, name, in_chans, image_size)
     return net
+
+
+def _levels(net: nn.Module, name: str, in_chans: int, image_size: int) -> list[Shrink]:
+    """Return what `trace` does; of a larger image, and as maps of no pixels, where this one vanishes on its way."""
+    try:
+        return trace(net, name, in_chans, image_size)
+    except ModelError as error:
+        for size in (2 * image_size, 4 * image_size, 8 * image_size):
+            with contextlib.suppress(ModelError):
+                if larger := trace(net, name, in_chans, size):
+                    return [Shrink(shrink.module, shrink.before, 0) for shrink in larger]
+        raise error
 
 
 def trace(net: nn.Module, name: str, in_chans: int, image_size: int) -> list[Shrink]:

@@ -30,7 +30,6 @@ class Entry:
         make: `make(num_classes, in_chans, image_size, **args)` gives the bare network (no normalisation).
         paper: Where it was published.
         licence: Of the code that builds it.
-        pretrained: Name of published weights of the same trunk; flyweight does not fetch them.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Entry:
     make: Callable[..., nn.Module]
     paper: str
     licence: str
-    pretrained: str | None = None
 
 
 def find(name: str) -> Entry:
@@ -133,13 +131,12 @@ def _timm_entry(timm_name: str, *, family: str, paper: str, name: str | None = N
         make=partial(_timm_net, timm_name),
         paper=paper,
         licence="Apache-2.0",
-        pretrained=f"timm/{timm_name}",
     )
 
 
 def _torchvision_entry(tv_name: str, *, family: str, paper: str) -> Entry:
     make = partial(_torchvision_net, tv_name)
-    return Entry(tv_name, family, "torchvision", make, paper, "BSD-3-Clause", f"torchvision/{tv_name}")
+    return Entry(tv_name, family, "torchvision", make, paper, "BSD-3-Clause")
 
 
 def _tiny_entries() -> list[Entry]:
@@ -168,10 +165,12 @@ _TIMM_ROWS: tuple[tuple[str, str, str], ...] = (
     ("ResNet", "arXiv:1512.03385", "resnet10t resnet14t resnet18 resnet18d"),
     ("EfficientNet", "arXiv:1905.11946", "efficientnet_lite0 efficientnet_b0 efficientnet_b1"),
     ("EfficientNetV2", "arXiv:2104.00298", "tf_efficientnetv2_b0 efficientnetv2_rw_t efficientnetv2_s"),
-    ("MobileOne", "arXiv:2206.04040", "mobileone_s0 mobileone_s1"),
-    ("RepVGG", "arXiv:2101.03697", "repvgg_a0"),
-    ("RepViT", "arXiv:2307.09283", "repvit_m0_9"),
+    ("MobileOne", "arXiv:2206.04040", "mobileone_s0 mobileone_s1 mobileone_s2"),
+    ("RepVGG", "arXiv:2101.03697", "repvgg_a0 repvgg_a1 repvgg_a2"),
+    ("RepViT", "arXiv:2307.09283", "repvit_m0_9 repvit_m1_0 repvit_m1_1"),
     ("GhostNet", "arXiv:1911.11907", "ghostnet_050 ghostnet_100"),
+    ("GhostNetV2", "arXiv:2211.12905", "ghostnetv2_100"),
+    ("GhostNetV3", "arXiv:2404.11202", "ghostnetv3_050 ghostnetv3_100"),
     ("RepGhost", "arXiv:2211.06088", "repghostnet_050 repghostnet_100"),
     ("PP-LCNet", "arXiv:2109.15099", "lcnet_035 lcnet_050 lcnet_075 lcnet_100"),
     ("TinyNet", "arXiv:2010.14819", "tinynet_e tinynet_d tinynet_c tinynet_b tinynet_a"),
@@ -183,16 +182,24 @@ _TIMM_ROWS: tuple[tuple[str, str, str], ...] = (
     ("ReXNet", "arXiv:2007.00992", "rexnet_100"),
     ("DLA", "arXiv:1707.06484", "dla46_c dla46x_c"),
     ("VoVNetV2", "arXiv:1911.06667", "ese_vovnet19b_slim_dw"),
-    ("ConvNeXt", "arXiv:2201.03545", "convnext_atto convnext_femto"),
-    ("MobileViT", "arXiv:2110.02178", "mobilevit_xxs"),
-    ("MobileViTv2", "arXiv:2206.02680", "mobilevitv2_050"),
-    ("EfficientViT", "arXiv:2205.14756", "efficientvit_b0"),
-    ("FastViT", "arXiv:2303.14189", "fastvit_t8"),
-    ("StarNet", "arXiv:2403.19967", "starnet_s050 starnet_s1"),
+    ("ConvNeXt", "arXiv:2201.03545", "convnext_atto convnext_femto convnext_pico convnext_nano convnext_tiny"),
+    ("EdgeNeXt", "arXiv:2206.10589", "edgenext_xx_small edgenext_x_small edgenext_small"),
+    ("MobileViT", "arXiv:2110.02178", "mobilevit_xxs mobilevit_xs mobilevit_s"),
+    ("MobileViTv2", "arXiv:2206.02680", "mobilevitv2_050 mobilevitv2_075 mobilevitv2_100"),
+    ("EfficientViT (MIT)", "arXiv:2205.14756", "efficientvit_b0 efficientvit_b1"),
+    ("EfficientViT (MSRA)", "arXiv:2305.07027", "efficientvit_m0 efficientvit_m1 efficientvit_m2"),
+    ("FastViT", "arXiv:2303.14189", "fastvit_t8 fastvit_t12"),
+    (
+        "StarNet",
+        "arXiv:2403.19967",
+        "starnet_s050 starnet_s100 starnet_s150 starnet_s1 starnet_s2 starnet_s3 starnet_s4",
+    ),
+    ("TinyViT", "arXiv:2207.10666", "tiny_vit_5m_224 tiny_vit_11m_224 tiny_vit_21m_224"),
 )
 _TORCHVISION_ROWS: tuple[tuple[str, str, str], ...] = (
-    ("SqueezeNet", "arXiv:1602.07360", "squeezenet1_1"),
+    ("SqueezeNet", "arXiv:1602.07360", "squeezenet1_0 squeezenet1_1"),
     ("ShuffleNetV2", "arXiv:1807.11164", "shufflenet_v2_x0_5 shufflenet_v2_x1_0"),
+    ("ShuffleNetV2", "arXiv:1807.11164", "shufflenet_v2_x1_5 shufflenet_v2_x2_0"),
 )
 
 

@@ -104,7 +104,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     buffer = io.BytesIO()
     np.save(buffer, correct)
     write_bytes(folder / CORRECT, buffer.getvalue())
-    cost = counted(trained.architecture)
+    cost = counted(trained.architecture).cost
     result = {
         "dataset": trial.dataset,
         "arm": trial.arm,
