@@ -23,6 +23,7 @@ COMMANDS = {
     "recipe": ("flyweight.cli.recipe", "app", "List and show the shipped recipes."),
     "reproduce": ("flyweight.cli.reproduce", "reproduce", "Run a published study again, arm by arm, over seeds."),
     "models": ("flyweight.cli.models", "models", "List the networks of the catalogue and what they cost."),
+    "weights": ("flyweight.cli.weights", "app", "List, fetch and carry pretrained weights."),
     "audit": ("flyweight.cli.audit", "audit", "Recompute what published tables claim about networks."),
     "export": ("flyweight.cli.export", "export", "Turn a finished run into a bundle that runs without torch."),
     "predict": ("flyweight.cli.predict", "predict", "Classify files, folders or standard input with a bundle."),

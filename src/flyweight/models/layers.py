@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flyweight.errors import ModelError
 from flyweight.models.adapt import evaluating
 
+_BLOCK = re.compile(r"(.*?\.\d+(?:\.\d+)*)\.")
 _TWIN = re.compile(r"^net\.(first|second)\.")
 
 
@@ -49,6 +50,19 @@ def layers(network: nn.Module, example: Tensor) -> list[Layer]:
         before = place.get(name.rpartition(".")[0], before)  # one that never ran goes with the one before it
         found.setdefault(before, []).append(name)
     return [Layer(name, tuple(params)) for name, params in found.items() if params]
+
+
+def blocks(network: nn.Module) -> list[tuple[str, ...]]:
+    """Return the paths of all parameters by block, in the order in which the network defines them.
+
+    A block is what shares the path up to its first numbers: `net.blocks.2.0`, `net.layer1.0`, `net.features.3`, or one
+    module outside of any: `net.conv_stem`.
+    """
+    found: dict[str, list[str]] = {}
+    for name, _ in network.named_parameters():
+        match = _BLOCK.match(name)
+        found.setdefault(match[1] if match else name.rpartition(".")[0], []).append(name)
+    return [tuple(names) for names in found.values()]
 
 
 def release(network: nn.Module, kept: list[Layer]) -> None:

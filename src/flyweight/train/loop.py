@@ -92,7 +92,7 @@ def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Bat
         row |= {"train_macs": state.macs_per_image * state.images_seen}
         row |= {"images_per_second": state.images_seen / state.seconds, "train_seconds": state.seconds}
         row |= validate(state.judged, val_batches, recipe)
-        _finish_epoch(state, recipe, row)
+        finish_epoch(state, recipe, row)
         yield EpochDone(row)
 
 
@@ -208,7 +208,8 @@ def _stop_if_not_finite(state: State, recipe: Recipe, steps: int) -> None:
     )
 
 
-def _finish_epoch(state: State, recipe: Recipe, row: dict[str, float]) -> None:
+def finish_epoch(state: State, recipe: Recipe, row: dict[str, float]) -> None:
+    """Add the row to the history, keep the best weights where the recipe asks for them, and turn to the next epoch."""
     state.history.append(row)
     keeps_best = recipe.select == "best" or recipe.patience is not None
     if keeps_best and (state.best is None or row["val_accuracy"] > state.best["accuracy"]):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from flyweight.errors import RecipeError
+from flyweight.models.layers import blocks
 from flyweight.train.recipe import OptimPart, Recipe
 
 
@@ -34,6 +35,8 @@ def make_optimizer(network: nn.Module, optim: OptimPart) -> torch.optim.Optimize
         extra["betas"] = optim.betas
     if optim.eps is not None:
         extra["eps"] = optim.eps
+    if optim.layer_decay is not None:
+        extra["param_group_fn"] = lambda network: layer_decay_groups(network, optim)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             network, opt=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, **extra
@@ -43,6 +46,29 @@ def make_optimizer(network: nn.Module, optim: OptimPart) -> torch.optim.Optimize
             f"optim: {optim.name} refuses {extra or optim.lr}: {error}", do="leave out what it does not take"
         ) from error
     return optimizer
+
+
+def layer_decay_groups(network: nn.Module, optim: OptimPart) -> list[dict[str, Any]]:
+    """Return parameter groups whose `lr_scale` falls by `optim.layer_decay` from each block to the one before it.
+
+    Biases and norms are not decayed. Source: BEiT, arXiv:2106.08254, appendix; blocks as `models.layers.blocks` finds.
+    """
+    assert optim.layer_decay is not None
+    found = blocks(network)
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for depth, names in enumerate(found):
+        for name in names:
+            parameter = network.get_parameter(name)
+            if not parameter.requires_grad:
+                continue
+            plain = parameter.ndim <= 1
+            scale = optim.layer_decay ** (len(found) - 1 - depth)
+            group = groups.setdefault(
+                (depth, plain),
+                {"params": [], "lr_scale": scale, "weight_decay": 0.0 if plain else optim.weight_decay},
+            )
+            group["params"].append(parameter)
+    return list(groups.values())
 
 
 def learning_rate(recipe: Recipe, done: float) -> float:

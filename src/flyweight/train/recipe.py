@@ -27,10 +27,15 @@ class ModelPart(_Part):
     """Which network. `args` go to its builder (width, dropout, ...).
 
     The name `from` stands for the network of the run that this one begins with (`flyweight train --from RUN`).
+
+    Attributes:
+        pretrained: Weights to begin with, by name or folder (`flyweight weights list`); the head, where its classes are
+            others, starts afresh. None: from scratch.
     """
 
     name: str = "tiny_resnet8_16"
     args: dict[str, Any] = Field(default_factory=dict)
+    pretrained: str | None = None
 
 
 class DataPart(_Part):
@@ -62,7 +67,12 @@ class DataPart(_Part):
 
 
 class OptimPart(_Part):
-    """The optimizer, by its timm name: sgd (Nesterov), adamw, nadam, rmsprop, lion, muon, ..."""
+    """The optimizer, by its timm name: sgd (Nesterov), adamw, nadam, rmsprop, lion, muon, ...
+
+    Attributes:
+        layer_decay: Share of the rate of the block after it with which each block learns, the head with all of it: for
+            fine-tuning. None: all the same.
+    """
 
     name: str = "sgd"
     lr: float = Field(default=0.1, gt=0.0)
@@ -70,6 +80,7 @@ class OptimPart(_Part):
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     betas: tuple[float, float] | None = None
     eps: float | None = Field(default=None, gt=0.0)
+    layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
 
 
 class SchedulePart(_Part):
@@ -126,6 +137,8 @@ class StagePart(_Part):
         views: What the two sub-models see: split: the first `augment`, the second `second_view`; same: both `augment`.
         quantize: int8: the network is folded and learns on the levels of its int8 file (`models.quantize`); the
             stages after it stay so.
+        probe: The last dense layer alone is fitted to convergence on features that are computed once, without
+            augmentation (`train.linear_probe`); epochs, optim, schedule and augment play no part.
         unfreeze: What learns: all; top_down: the last layer, then one release more at a time, down to the first;
             a number: the last so many layers; a name: that layer or block and all that run after it.
         releases: In how many equal releases top_down goes; None: layer by layer.
@@ -137,6 +150,7 @@ class StagePart(_Part):
     network: Literal["single", "dual", "merged"] = "single"
     views: Literal["same", "split"] = "same"
     quantize: Literal["int8"] | None = None
+    probe: bool = False
     unfreeze: Literal["all", "top_down"] | Annotated[int, Field(ge=1)] | str = "all"
     releases: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=5, ge=1)
@@ -264,6 +278,8 @@ class Recipe(_Part):
         quantized = [stage.quantize is not None for stage in self.stages]
         if quantized != sorted(quantized):
             raise ValueError("stages: a stage after one with quantize: int8 must have it too")
+        if any(stage.probe and (stage.quantize or stage.network != "single") for stage in self.stages):
+            raise ValueError("stages: probe fits the head of a single float network; leave out quantize and network")
         if self.distill and "dual" in forms:
             raise ValueError("distill: a dual stage has two outputs; distill a single network or a merged one alone")
         if self.second_view is None and any(stage.views == "split" for stage in self.stages):

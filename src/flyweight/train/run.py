@@ -13,18 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from flyweight.data.batches import Batches
+from flyweight.data.cache import build_fixed
 from flyweight.data.dataset import Dataset
 from flyweight.data.policy import AugmentPolicy
 from flyweight.data.split import Split
 from flyweight.errors import RecipeError, TrainingError
 from flyweight.files import replace_file, write_json
 from flyweight.models.architecture import Architecture
+from flyweight.models.weights import Initial, fitted, load_weights
 from flyweight.runtime.environment import environment
 from flyweight.train.checkpoint import checkpoint_stage, load_checkpoint, save_checkpoint
 from flyweight.train.distill import find_teacher, load_teacher
-from flyweight.train.loop import EpochDone, State, StepDone, train
+from flyweight.train.linear_probe import fit_head
+from flyweight.train.loop import EpochDone, State, StepDone, finish_epoch, train
 from flyweight.train.prepare import Prepared, Progress, prepare
 from flyweight.train.probe import resolve
 from flyweight.train.recipe import Recipe, load_recipe
@@ -71,14 +75,15 @@ def run(
     *,
     device: str | None = None,
     parts: Split | None = None,
-    initial: Trained | None = None,
+    initial: Initial | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Event]:
     """Train in the folder `out`, continuing what a stopped run left there, and end with `Finished`.
 
     Args:
         parts: The split to use; by default the one the recipe asks for.
-        initial: Weights to start from; what does not fit (another number of classes) starts afresh.
+        initial: Weights to start from, by default those of `recipe.model.pretrained`; what does not fit (another
+            number of classes) starts afresh.
         progress: Called with (images decoded, images in all) while the cache is built.
 
     Raises:
@@ -89,6 +94,8 @@ def run(
     out = Path(out)
     for left in out.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
+    if initial is None and recipe.model.pretrained:
+        initial = load_weights(recipe.model.pretrained)
     source = _source(dataset, recipe, parts, initial)
     if (out / FACTS).exists():
         _same_recipe(recipe, out)
@@ -161,8 +168,8 @@ def batches_for(
     return training, validation
 
 
-def architecture_for(recipe: Recipe, prepared: Prepared, initial: Trained | None = None) -> Architecture:
-    """Return the architecture the recipe names, for these classes and pixels.
+def architecture_for(recipe: Recipe, prepared: Prepared, initial: Initial | None = None) -> Architecture:
+    """Return the architecture the recipe names, for these classes and pixels; normalised as pretrained weights expect.
 
     Raises:
         RecipeError: It is that of the run to begin with, and there is none, or one of other classes or pixels.
@@ -170,18 +177,30 @@ def architecture_for(recipe: Recipe, prepared: Prepared, initial: Trained | None
     pixels = prepared.preprocess
     if recipe.model.name == "from":
         return _initial_architecture(prepared, initial)
+    mean, std = pixels.mean, pixels.std
+    if recipe.model.pretrained and initial is not None:
+        mean, std = (
+            _rechannelled(values, pixels.channels) for values in (initial.architecture.mean, initial.architecture.std)
+        )
     return Architecture(
         name=recipe.model.name,
         num_classes=len(prepared.dataset.classes),
         in_chans=pixels.channels,
         image_size=pixels.image_size,
         args=dict(recipe.model.args),
-        mean=pixels.mean,
-        std=pixels.std,
+        mean=mean,
+        std=std,
     )
 
 
-def _initial_architecture(prepared: Prepared, initial: Trained | None) -> Architecture:
+def _rechannelled(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return one value a channel: the mean of all for grey, else the old ones in turn."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[channel % len(values)] for channel in range(channels))
+
+
+def _initial_architecture(prepared: Prepared, initial: Initial | None) -> Architecture:
     if initial is None:
         raise RecipeError(
             "model.name is 'from', the network of an earlier run, and no run was given",
@@ -250,11 +269,13 @@ def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, ou
     return settled
 
 
-def _begin(order: list[Stage], out: Path, initial: Trained | None, device: str) -> State:
+def _begin(order: list[Stage], out: Path, initial: Initial | None, device: str) -> State:
     """Return the state in which the run stands: that of its checkpoint, or the first stage's."""
     if not (out / CHECKPOINT).exists():
         first = order[0]
-        weights = brought(initial.weights, initial.architecture, first.architecture) if initial else None
+        weights = (
+            brought(fitted(initial, first.architecture), initial.architecture, first.architecture) if initial else None
+        )
         return enter(first, weights, device=device)
     index = checkpoint_stage(out / CHECKPOINT)
     if index >= len(order):
@@ -276,6 +297,9 @@ def _next(state: State, stage: Stage, after: Stage, device: str) -> State:
 
 
 def _loop(state: State, stage: Stage, prepared: Prepared, out: Path) -> Iterator[Event]:
+    if stage.probe:
+        yield _probed(state, stage, prepared, out)
+        return
     training, validation = batches_for(prepared, stage.recipe, stage.second_view)
     images, _ = next(iter(training.epoch(0)))
     state.macs_per_image = training_macs(state.network, images[:2])
@@ -288,6 +312,33 @@ def _loop(state: State, stage: Stage, prepared: Prepared, out: Path) -> Iterator
             save_checkpoint(state, out / CHECKPOINT)
             saved = time.monotonic()
         yield event
+
+
+def _probed(state: State, stage: Stage, prepared: Prepared, out: Path) -> EpochDone:
+    plan, pixels = stage.recipe.settled(), prepared.preprocess
+    _, validation = batches_for(prepared, stage.recipe)
+    chosen = prepared.split.train
+    unchanged = Batches(
+        build_fixed(prepared.dataset, chosen, pixels),
+        prepared.dataset.labels[chosen],
+        batch_size=256,
+        image_size=pixels.image_size,
+        policy=None,
+        num_classes=len(prepared.dataset.classes),
+        device=plan.device,
+        train=False,
+    )
+    if state.epoch == 0:
+        example = stage.architecture.example().to(plan.device)
+        found = fit_head(state.network, unchanged, validation, example)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            state.network(example)
+        macs = counter.get_total_flops() / 2 * len(chosen)
+        facts = {"epoch": len(state.history) + 1, "stage": state.stage, "train_macs": macs}
+        finish_epoch(state, stage.recipe, {**facts, **found.row})
+        _log(state, out)
+        save_checkpoint(state, out / CHECKPOINT)
+    return EpochDone(state.history[-1])
 
 
 def _log(state: State, out: Path) -> None:
@@ -362,7 +413,7 @@ def _claim(recipe: Recipe, source: dict[str, Any], out: Path) -> None:
     write_json(out / "environment.json", environment())
 
 
-def _source(dataset: Dataset, recipe: Recipe, parts: Split | None, initial: Trained | None) -> dict[str, Any]:
+def _source(dataset: Dataset, recipe: Recipe, parts: Split | None, initial: Initial | None) -> dict[str, Any]:
     """Return what a run learns from besides its recipe: data, split where one is given, first weights, teacher."""
     rows = None if parts is None else [hashed(part.tobytes()) for part in (parts.train, parts.val)]
     found = {"data": dataset.fingerprint(), "name": dataset.name, "split": rows, "initial": _weights_hash(initial)}
@@ -371,7 +422,7 @@ def _source(dataset: Dataset, recipe: Recipe, parts: Split | None, initial: Trai
     return found
 
 
-def _weights_hash(trained: Trained | None) -> str | None:
+def _weights_hash(trained: Initial | None) -> str | None:
     if trained is None:
         return None
     ordered = sorted(trained.weights.items())

@@ -36,6 +36,7 @@ class Stage:
         architecture: The form of the network in this stage.
         layers: The last so many layers learn; None: all.
         second_view: Changes of a second view of each image; None: one view.
+        probe: The head is fitted on cached features, once, in place of training.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Stage:
     architecture: Architecture
     layers: int | None
     second_view: AugmentPolicy | None
+    probe: bool = False
 
 
 def plan_stages(recipe: Recipe, architecture: Architecture) -> tuple[PlannedStage, ...]:
@@ -69,7 +71,7 @@ def stages(recipe: Recipe, architecture: Architecture) -> list[Stage]:
         part = recipe.stages[plan.stage]
         views = recipe.second_view if part.views == "split" else None
         own = _recipe_of(recipe, part, plan, index)
-        found.append(Stage(index, plan.name, own, form_of(recipe, part, architecture), plan.layers, views))
+        found.append(Stage(index, plan.name, own, form_of(recipe, part, architecture), plan.layers, views, part.probe))
     return found
 
 
@@ -166,7 +168,9 @@ def training_macs(network: nn.Module, images: Tensor) -> float:
 
 
 def _counted_out(index: int, part: StagePart, architecture: Architecture) -> list[PlannedStage]:
-    name = part.name or part.network
+    name = part.name or ("probe" if part.probe else part.network)
+    if part.probe:
+        return [PlannedStage(stage=index, name=name, epochs=1)]
     if part.unfreeze == "all":
         return [PlannedStage(stage=index, name=name, epochs=part.epochs)]
     found = layers(architecture.build(), architecture.example())
@@ -193,6 +197,8 @@ def _counted_out(index: int, part: StagePart, architecture: Architecture) -> lis
 def _recipe_of(recipe: Recipe, part: StagePart, plan: PlannedStage, index: int) -> Recipe:
     own = ("optim", "schedule", "augment", "patience", "epoch_images")
     given = {name: getattr(part, name) for name in own if getattr(part, name) is not None}
+    if part.probe:
+        given["ema_decay"] = None  # there are no steps to average over
     return recipe.model_copy(update={**given, "epochs": plan.epochs, "seed": _seed(recipe.seed, index)})
 
 

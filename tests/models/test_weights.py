@@ -1,0 +1,144 @@
+"""Weights in folders: found without a network, checked, carried, and made to fit other channels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from flyweight.errors import ModelError
+from flyweight.models import fetch
+from flyweight.models.architecture import Architecture
+from flyweight.models.weights import Weights, cache_folder, fitted, load_weights, stored, vendor
+
+NAME = "timm/mobilenetv3_small_050.lamb_in1k"
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FLYWEIGHT_WEIGHTS", raising=False)
+
+
+def some(name: str = "own/net", channels: int = 3) -> Weights:
+    architecture = Architecture("tiny_cnn_4", 5, channels, 28)
+    state = architecture.build().state_dict()
+    return Weights(name, architecture, state, "CC0-1.0", "a test", "nothing")
+
+
+def test_what_was_saved_is_found_by_name_and_by_path_with_the_same_values() -> None:
+    own = some()
+    folder = own.save(cache_folder() / own.name)
+    for name in ("own/net", str(folder)):
+        found = load_weights(name)
+        assert found.architecture == own.architecture
+        assert all(torch.equal(found.weights[key], value) for key, value in own.weights.items())
+        assert (found.licence, found.data) == ("CC0-1.0", "nothing")
+
+
+def test_vendored_weights_are_found_on_a_machine_that_has_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some().save(cache_folder() / "own/net")
+    vendor("own/net", tmp_path / "stick")
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match="no weights 'own/net'"):
+        load_weights("own/net")
+    monkeypatch.setenv("FLYWEIGHT_WEIGHTS", str(tmp_path / "stick"))
+    assert [name for name, _ in stored()] == ["own/net"]
+    assert load_weights("own/net").architecture.num_classes == 5
+
+
+def test_a_damaged_file_is_refused() -> None:
+    folder = some().save(cache_folder() / "own/net")
+    file = folder / "weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match="not the file"):
+        load_weights("own/net")
+
+
+def test_a_file_of_timm_that_was_carried_here_becomes_weights_with_its_licence(tmp_path: Path) -> None:
+    published = timm.create_model("mobilenetv3_small_050", num_classes=1000).eval()
+    save_file(published.state_dict(), tmp_path / "model.safetensors")
+    found = fetch.fetch(NAME, tmp_path / "model.safetensors")
+    assert (found.licence, found.data) == ("apache-2.0", "ImageNet-1k")
+    assert found.architecture.mean == (0.485, 0.456, 0.406)
+    network = found.architecture.build().eval()
+    network.load_state_dict(dict(found.weights))
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    mean, std = (
+        torch.tensor(values).reshape(1, 3, 1, 1) for values in (found.architecture.mean, found.architecture.std)
+    )
+    with torch.no_grad():
+        assert torch.allclose(network(pixels), published((pixels / 255 - mean) / std), atol=1e-4)
+
+
+def test_a_file_of_torchvision_that_was_carried_here_becomes_weights(tmp_path: Path) -> None:
+    published = torchvision.models.squeezenet1_1(weights=None)
+    torch.save(published.state_dict(), tmp_path / "squeezenet.pth")
+    found = fetch.fetch("torchvision/squeezenet1_1.IMAGENET1K_V1", tmp_path / "squeezenet.pth")
+    assert found.architecture.num_classes == 1000
+    assert torch.equal(found.weights["net.features.0.weight"], published.features[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm/mobilenetv3_small_050.nonsuch", "mobilenetv3_small_050"),
+        ("torchvision/squeezenet1_1.NONSUCH", "squeezenet1_1"),
+        ("mobilenetv3_small_050", "weights list --known"),
+        ("timm/nonsuch_net.in1k", "weights list --known"),
+    ],
+)
+def test_a_name_that_nobody_published_is_answered_with_close_ones(name: str, words: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        fetch.fetch(name)
+    assert words in str(caught.value)
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("mobilenetv3_small_075").state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="another shape"):
+        fetch.fetch(NAME, tmp_path / "other.safetensors")
+    (tmp_path / "bad.pth").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="cannot be read as weights"):
+        fetch.fetch(NAME, tmp_path / "bad.pth")
+
+
+def test_without_a_connection_it_says_how_to_do_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.models.load_state_dict_from_hf", refuse)
+    with pytest.raises(ModelError, match="no route to host") as caught:
+        fetch.fetch(NAME)
+    assert "weights vendor" in caught.value.do
+
+
+def test_a_grey_image_gives_what_its_colour_copy_gave_and_four_channels_keep_the_sum() -> None:
+    colour = some()
+    stem = "net.0.0.weight"
+    grey = fitted(colour, Architecture("tiny_cnn_4", 5, 1, 28))
+    assert torch.allclose(grey[stem], colour.weights[stem].sum(1, keepdim=True))
+    four = fitted(colour, Architecture("tiny_cnn_4", 5, 4, 28))
+    assert four[stem].shape[1] == 4
+    same = torch.full((1, 4, 3, 3), 7.0)
+    by_hand = (colour.weights[stem][:, [0, 1, 2, 0]] * 0.75 * same).sum((1, 2, 3))
+    assert torch.allclose((four[stem] * same).sum((1, 2, 3)), by_hand)
+
+
+def test_known_names_come_without_asking_the_network() -> None:
+    assert NAME in fetch.known_names("mobilenetv3_small_050")
+    assert "torchvision/squeezenet1_1.IMAGENET1K_V1" in fetch.known_names("squeezenet")
+
+
+def test_the_facts_are_plain_json() -> None:
+    folder = some().save(cache_folder() / "own/net")
+    assert json.loads((folder / "weights.json").read_text())["architecture"]["name"] == "tiny_cnn_4"

@@ -1,0 +1,121 @@
+"""Going on from weights: the head fitted alone, blocks at rates that fall towards the stem, other classes, channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from flyweight.data.dataset import Dataset
+from flyweight.errors import RecipeError
+from flyweight.models.architecture import Architecture
+from flyweight.models.layers import blocks
+from flyweight.models.weights import Weights, cache_folder
+from flyweight.train.linear_probe import PENALTIES
+from flyweight.train.optim import make_optimizer
+from flyweight.train.prepare import prepare
+from flyweight.train.recipe import OptimPart, Recipe
+from flyweight.train.run import train_and_wait
+from flyweight.train.trained import Trained
+
+PROBE = {"stages": [{"probe": True}]}
+
+
+def with_parts(recipe: Recipe, **parts: object) -> Recipe:
+    return Recipe.model_validate({**recipe.model_dump(mode="json"), **parts})
+
+
+@pytest.fixture(scope="module")
+def source(few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    recipe = Recipe(
+        model={"name": "tiny_cnn_8"},
+        epochs=3,
+        batch_size=64,
+        precision="fp32",
+        channels_last=True,
+        compile=False,
+        threads=1,
+    )
+    return train_and_wait(few, recipe, tmp_path_factory.mktemp("source"))
+
+
+def test_a_probe_changes_the_head_alone_and_finds_what_logistic_regression_finds(
+    source: Trained, few: Dataset, quick: Recipe, tmp_path: Path
+) -> None:
+    recipe = with_parts(quick, model={"name": "tiny_cnn_8"}, **PROBE)
+    probed = train_and_wait(few, recipe, tmp_path, initial=source)
+    changed = {name for name in probed.weights if not torch.equal(probed.weights[name], source.weights[name])}
+    assert changed == {"net.6.weight", "net.6.bias"}
+
+    prepared = prepare(few, recipe)
+    trunk = torch.nn.Sequential(*list(source.network().children())[:1], *list(source.network().net.children())[:-1])
+    features = {}
+    for part in ("train", "val"):
+        chosen = getattr(prepared.split, part)
+        images = torch.stack([torch.from_numpy(few.images.read(int(i))).permute(2, 0, 1) for i in chosen])
+        with torch.no_grad():
+            features[part] = (trunk.eval()(images).numpy(), few.labels[chosen])
+    (x, y), (seen, wanted) = features["train"], features["val"]
+    mean, std = x.mean(0), x.std(0) + 1e-6
+    penalty = probed.history[0]["penalty"]
+    assert penalty in PENALTIES
+    theirs = LogisticRegression(C=1 / (penalty * len(y)), max_iter=2000).fit((x - mean) / std, y)
+    assert probed.metrics["val_accuracy"] == pytest.approx(theirs.score((seen - mean) / std, wanted), abs=0.02)
+
+
+def test_a_probe_then_all_of_it_starts_from_the_fitted_head(
+    source: Trained, few: Dataset, quick: Recipe, tmp_path: Path
+) -> None:
+    stages = [{"probe": True}, {"epochs": 2, "optim": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.0}}]
+    recipe = with_parts(quick, model={"name": "tiny_cnn_8"}, stages=stages)
+    found = train_and_wait(few, recipe, tmp_path, initial=source)
+    assert [row["stage"] for row in found.history] == [0, 1, 1]
+    assert found.history[1]["val_accuracy"] > found.history[0]["val_accuracy"] - 0.05
+
+
+def test_blocks_learn_at_rates_that_fall_towards_the_stem() -> None:
+    network = Architecture("mobilenetv3_small_050", 10).build()
+    optimizer = make_optimizer(network, OptimPart(name="adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5))
+    scale = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    parameters = dict(network.named_parameters())
+    assert len(scale) == len(parameters)
+    assert scale[id(parameters["net.classifier.weight"])] == 1.0
+    depth = len(blocks(network)) - 1
+    assert scale[id(parameters["net.conv_stem.weight"])] == pytest.approx(0.5**depth)
+    assert (
+        scale[id(parameters["net.blocks.1.0.conv_pw.weight"])]
+        == 2 * scale[id(parameters["net.blocks.0.0.conv_dw.weight"])]
+    )
+    assert decay[id(parameters["net.bn1.weight"])] == 0.0
+    assert decay[id(parameters["net.conv_stem.weight"])] == 0.1
+
+
+def test_pretrained_weights_of_colour_images_begin_a_run_on_grey_ones_with_other_classes(
+    few: Dataset, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(5)
+    architecture = Architecture("tiny_cnn_8", 7, 3, 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2))
+    state = architecture.build().state_dict()
+    Weights("own/colour", architecture, state, "CC0-1.0", "a test", "noise").save(cache_folder() / "own/colour")
+    recipe = with_parts(quick, model={"name": "tiny_cnn_8", "pretrained": "own/colour"}, **PROBE)
+    found = train_and_wait(few, recipe, tmp_path / "run")
+    assert found.architecture.mean == pytest.approx((0.5,))
+    assert found.preprocess.mean == found.architecture.mean
+    assert torch.allclose(found.weights["net.0.0.weight"], state["net.0.0.weight"].sum(1, keepdim=True))
+    assert found.weights["net.6.weight"].shape[0] == 10
+
+
+def test_a_probe_of_a_network_without_a_dense_head_is_refused(few: Dataset, quick: Recipe, tmp_path: Path) -> None:
+    recipe = with_parts(quick, model={"name": "squeezenet1_1"}, **PROBE)
+    with pytest.raises(RecipeError, match="probe fits a dense last layer"):
+        train_and_wait(few.take(np.arange(0, 800, 4)), recipe, tmp_path)
+
+
+def test_a_probe_of_a_quantized_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="probe fits the head of a single float network"):
+        Recipe(stages=[{"probe": True, "quantize": "int8"}])
