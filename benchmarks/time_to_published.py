@@ -24,7 +24,7 @@ from results_file import Measured, write_results
 
 from flyweight.data.sources import load_data
 from flyweight.export.counted import counted
-from flyweight.studies.trial import score
+from flyweight.studies.trial import answers
 from flyweight.train.prepare import prepare
 from flyweight.train.recipe import Recipe, validated
 from flyweight.train.run import train_and_wait
@@ -104,7 +104,8 @@ def once(row: Row, seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         trained = train_and_wait(dataset, recipe, Path(folder) / "run", device="cpu")
         seconds = time.perf_counter() - started
-    accuracy = float(score(trained, prepared).mean())
+    logits, labels = answers(trained, prepared)
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
     cost = counted(trained.architecture)
     print(
         f"{row.dataset:14} seed {seed}  {seconds:5.1f} s  {100 * accuracy:.2f} %  {cost.params:,} parameters",

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("flyweight.cli.train", "train", "Train one recipe in a folder; stop and continue at will."),
     "recipe": ("flyweight.cli.recipe", "app", "List and show the shipped recipes."),
     "reproduce": ("flyweight.cli.reproduce", "reproduce", "Run a published study again, arm by arm, over seeds."),
+    "compare": ("flyweight.cli.compare", "compare", "Compare networks on your data: trained alike, timed, tested."),
     "models": ("flyweight.cli.models", "models", "List the networks of the catalogue and what they cost."),
     "weights": ("flyweight.cli.weights", "app", "List, fetch and carry pretrained weights."),
     "audit": ("flyweight.cli.audit", "audit", "Recompute what published tables claim about networks."),

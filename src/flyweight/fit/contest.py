@@ -12,6 +12,7 @@ import numpy as np
 
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split
+from flyweight.data.subset import balanced_subset
 from flyweight.errors import TrainingError
 from flyweight.fit.candidates import Candidate, recipe_for
 from flyweight.fit.weigh import Weighed
@@ -184,15 +185,3 @@ def validation_logits(dataset: Dataset, parts: Split, trained: Trained) -> tuple
     network = trained.network().to(plan.device)
     logits, labels = predict_logits(network, validation, trained.recipe.model_copy(update={"resolved": plan}))
     return logits.numpy(), labels.numpy()
-
-
-def balanced_subset(dataset: Dataset, indices: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Return at most `size` of `indices`, equal over classes, by content hash: small subsets lie in larger ones."""
-    if size >= len(indices):
-        return indices
-    hashes, labels = dataset.hashes()[indices], dataset.labels[indices]
-    order = np.lexsort((hashes, labels))
-    starts = np.searchsorted(labels[order], labels[order])
-    place = np.arange(len(order)) - starts  # rank of each image within its class
-    chosen = order[np.lexsort((hashes[order], place))][:size]
-    return np.sort(indices[chosen])

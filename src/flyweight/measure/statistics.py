@@ -245,3 +245,42 @@ def _log_choose(n: int, k: int) -> float:
 
 def _log_binomial(n: int, k: int, q: float) -> float:
     return _log_choose(n, k) + k * math.log(q) + (n - k) * math.log1p(-q)
+
+
+def letters(names: Sequence[str], different: Callable[[str, str], bool]) -> dict[str, str]:
+    """Return the compact letter display: two names share a letter exactly where they were not found different.
+
+    Args:
+        names: Best first; the best has an "a".
+        different: Whether two of them differ, whatever the order.
+
+    Source: Piepho 2004, "An algorithm for a letter-based representation of all-pairwise comparisons" (insert and
+    absorb).
+    """
+    columns: list[set[str]] = [set(names)]
+    for first, second in combinations(names, 2):
+        if not different(first, second):
+            continue
+        split = [column for column in columns if {first, second} <= column]
+        columns = [column for column in columns if column not in split]
+        columns += [column - {name} for column in split for name in (first, second)]
+        columns = [
+            column
+            for index, column in enumerate(columns)
+            if not any(column < other or (column == other and index > earlier) for earlier, other in enumerate(columns))
+        ]
+    place = {name: index for index, name in enumerate(names)}
+    columns.sort(key=lambda column: sorted(place[name] for name in column))
+    return {name: "".join(_letter(i) for i, column in enumerate(columns) if name in column) for name in names}
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index % 26) + "′" * (index // 26)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Return which points (cost, gain) no other one beats, by no more cost, no less gain, and one of them better."""
+    return [
+        not any(cost <= mine[0] and gain >= mine[1] and (cost, gain) != mine for cost, gain in points)
+        for mine in points
+    ]

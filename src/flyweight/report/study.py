@@ -5,17 +5,23 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from flyweight.files import write_json, write_text
 from flyweight.report.build import ReportFiles, draw_page
 from flyweight.report.facts import Conditions, Count, Fact, Measured, Number
+from flyweight.report.tradeoff import COSTS, trade_off
 
 Answer = Literal["helps", "hurts", "no difference", "too few seeds"]
 
 ALL = "all data sets"  # a verdict over every data set of the study, each counting the same
 
 SECTIONS = {
+    "networks": "The networks",
+    "tradeoffs": "Accuracy against cost",
+    "pairs": "Every pair",
     "answers": "Questions and answers",
     "published": "Published and measured",
     "arms": "Every arm",
@@ -25,10 +31,39 @@ SECTIONS = {
 }
 
 
-class ArmFacts(Fact):
-    """One arm on one data set.
+class DeployedFacts(Fact):
+    """What a network's file costs on the machine of the conditions.
 
     Attributes:
+        latency_p50_ms, latency_p90_ms: Model only, batch 1, with order-statistic 95 % intervals.
+        disturbed: True where other programs took a tenth or more of the time.
+        memory_bytes: Peak of a fresh process; the increment is over an empty runner.
+    """
+
+    backend: str
+    threads: Annotated[int, Field(gt=0)]
+    latency_p50_ms: Measured
+    latency_p90_ms: Measured
+    disturbed: bool
+    memory_bytes: Count
+    memory_increment_bytes: Count
+
+
+class ArmFacts(Fact):
+    """One arm on one data set. What is absent from older studies, or from those that compare no networks, is None.
+
+    Attributes:
+        group: What it is an arm of, such as the network.
+        letters: Of the compact letter display: arms of one data set that share one were not found different. "" where
+            it is not ranked.
+        enough: False where the accuracy is below five times chance: not trained enough, and not ranked.
+        top5, balanced, ece: Means over seeds.
+        macs_by_torch: The same multiply-accumulates by torch's counter.
+        size_bytes: Of the file.
+        image_passes: Training images seen, each as often as it was, its own search included; mean over seeds.
+        tuning: Its own search in words.
+        pretrained: What its first weights were trained on; "" from scratch.
+        seen: True where that has seen these test images or their neighbours.
         accuracy: Mean over seeds on the study's part, with Student's 95 % interval over seeds.
         per_seed: Accuracy of each seed.
         val_accuracy: Mean over seeds.
@@ -41,6 +76,19 @@ class ArmFacts(Fact):
 
     arm: str
     title: str
+    group: str = ""
+    letters: str = ""
+    enough: bool = True
+    top5: Number = None
+    balanced: Number = None
+    ece: Number = None
+    macs_by_torch: Count | None = None
+    size_bytes: Count | None = None
+    image_passes: Number = None
+    tuning: str = ""
+    pretrained: str = ""
+    seen: bool = False
+    deployed: DeployedFacts | None = None
     accuracy: Measured
     per_seed: tuple[float, ...]
     val_accuracy: float
@@ -110,8 +158,34 @@ class StudyVerdict(Fact):
     mcnemar: tuple[McNemar, ...]
 
 
+class PairFacts(Fact):
+    """Two ranked arms on one data set: first minus second, over seeds and images, 95 %; Holm over all its pairs."""
+
+    dataset: str
+    first: str
+    second: str
+    difference: Measured
+    p: float
+    p_holm: float
+
+
+class RunningFacts(Fact):
+    """A study that is not finished yet: what runs now, and how long the rest may take at the pace so far."""
+
+    done: Count
+    total: Count
+    running: tuple[tuple[str, Count, Count], ...] = ()
+    seconds_left: Number = None
+
+
 class StudyFacts(Fact):
-    """Everything that the page of a study says."""
+    """Everything that the page of a study says.
+
+    Attributes:
+        pairs: Every pair of ranked arms, where the study compares networks.
+        effort: The tuning effort of each arm in words, where it compares networks.
+        running: Where it stands, while it runs; the page then loads itself again.
+    """
 
     kind: Literal["study"] = "study"
     study: str
@@ -122,9 +196,17 @@ class StudyFacts(Fact):
     part: Literal["test", "val"] = "test"
     datasets: tuple[DataSetFacts, ...]
     verdicts: tuple[StudyVerdict, ...]
+    pairs: tuple[PairFacts, ...] = ()
+    effort: str = ""
+    running: RunningFacts | None = None
     differs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     conditions: Conditions
+
+    @property
+    def compares(self) -> bool:
+        """True for a comparison of networks."""
+        return any(arm.size_bytes is not None for data in self.datasets for arm in data.arms)
 
 
 def build_study_report(facts: StudyFacts, out: Path) -> ReportFiles:
@@ -142,7 +224,15 @@ def build_study_report(facts: StudyFacts, out: Path) -> ReportFiles:
 
 def render_study(facts: StudyFacts) -> str:
     """Return the page as one HTML text. Raises MissingExtraError."""
-    shown = {name: title for name, title in SECTIONS.items() if name != "missing" or facts.missing}
+    optional = {
+        "missing": bool(facts.missing),
+        "differs": bool(facts.differs),
+        "published": any(data.published for data in facts.datasets),
+    }
+    optional |= {"answers": bool(facts.verdicts) or not facts.compares}
+    optional |= dict.fromkeys(("networks", "tradeoffs", "pairs"), facts.compares)
+    optional |= {"published": optional["published"] or not facts.compares}
+    shown = {name: title for name, title in SECTIONS.items() if optional.get(name, True)}
     absent = {
         "answers": "" if facts.verdicts else "No question has both of its arms finished.",
         "published": "" if any(d.published for d in facts.datasets) else "The arm as published is not finished.",
@@ -154,6 +244,8 @@ def render_study(facts: StudyFacts) -> str:
 
 def _figures(facts: StudyFacts) -> dict[str, Any]:
     drawn = {f"plot-arms-{data.name}": _arms(data) for data in facts.datasets if data.arms}
+    if facts.compares:
+        drawn |= {f"plot-{cost}-{data.name}": trade_off(data, cost) for data in facts.datasets for cost in COSTS}
     if facts.verdicts:
         drawn["plot-answers"] = _answers(facts.verdicts)
     return drawn

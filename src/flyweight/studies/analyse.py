@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 
-from flyweight.measure.statistics import PairedRuns, holm, mcnemar_exact, mean_interval, over_data_sets, paired_runs
+from flyweight.measure.statistics import (
+    PairedRuns,
+    holm,
+    letters,
+    mcnemar_exact,
+    mean_interval,
+    over_data_sets,
+    paired_runs,
+)
 from flyweight.report.facts import Conditions, Measured
 from flyweight.report.study import (
     ALL,
     Answer,
     ArmFacts,
     DataSetFacts,
+    DeployedFacts,
     McNemar,
+    PairFacts,
     PublishedFacts,
+    RunningFacts,
     StudyFacts,
     StudyVerdict,
 )
 from flyweight.runtime.environment import environment
+from flyweight.studies.deployed import read_deployed
 from flyweight.studies.study import Question, Study, Trial
 from flyweight.studies.trial import Place
 
 SIGNIFICANT = 0.05
+CHANCES = 5  # times chance: an arm of a comparison below this is not trained enough to be ranked
 ENOUGH_SEEDS = 3  # a claim about a way of training, not about one trained network
 
 
-def analyse(study: Study, scale: str, wanted: Sequence[Trial], place: Place) -> StudyFacts:
-    """Return what the finished ones of the wanted trials say; the others are listed as missing."""
+def analyse(
+    study: Study, scale: str, wanted: Sequence[Trial], place: Place, running: RunningFacts | None = None
+) -> StudyFacts:
+    """Return what the finished ones of the wanted trials say; the others are listed as missing.
+
+    Args:
+        running: Where the study stands, while it runs.
+    """
     found = {trial: result for trial in wanted if (result := place.result(trial)) is not None}
     names = list(dict.fromkeys(trial.dataset for trial in wanted))
-    datasets = tuple(data for name in names if (data := _dataset(study, name, found)).arms)
+    deployed = (read_deployed(place) or {}).get("costs", {}) if study.compare else {}
+    datasets = tuple(data for name in names if (data := _dataset(study, name, found, deployed)).arms)
+    pairs: tuple[PairFacts, ...] = ()
+    if study.compare:
+        pairs = tuple(pair for data in datasets for pair in _pairs(study, data, found, place))
+        datasets = tuple(_lettered(study, data, pairs) for data in datasets)
     conditions = environment()
     return StudyFacts(
         study=study.name,
@@ -45,6 +70,9 @@ def analyse(study: Study, scale: str, wanted: Sequence[Trial], place: Place) -> 
         part=study.part,
         datasets=datasets,
         verdicts=_verdicts(study, [data.name for data in datasets], found, place),
+        pairs=pairs,
+        effort=_effort(study, found),
+        running=running,
         differs=study.differs,
         missing=tuple(trial.name for trial in wanted if trial not in found),
         conditions=Conditions(
@@ -61,9 +89,15 @@ def analyse(study: Study, scale: str, wanted: Sequence[Trial], place: Place) -> 
     )
 
 
-def _dataset(study: Study, name: str, found: dict[Trial, dict[str, Any]]) -> DataSetFacts:
+def _dataset(
+    study: Study, name: str, found: dict[Trial, dict[str, Any]], deployed: dict[str, dict[str, Any]]
+) -> DataSetFacts:
     mine = {trial: result for trial, result in found.items() if trial.dataset == name}
-    arms = tuple(_arm(study, arm, mine) for arm in study.arms if any(trial.arm == arm for trial in mine))
+    arms = tuple(
+        _arm(study, arm, mine, deployed.get(f"{name}/{arm}"))
+        for arm in study.arms
+        if any(trial.arm == arm for trial in mine)
+    )
     reference = next((arm for arm in arms if arm.arm == study.reference), None)
     published, said = None, study.datasets[name].published
     if reference is not None and said is not None:
@@ -84,13 +118,15 @@ def _dataset(study: Study, name: str, found: dict[Trial, dict[str, Any]]) -> Dat
     )
 
 
-def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]]) -> ArmFacts:
+def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]], deployed: dict[str, Any] | None = None) -> ArmFacts:
     results = [result for trial, result in sorted(mine.items()) if trial.arm == arm]
     costs = {trial.seed: result["train_macs"] for trial, result in mine.items() if trial.arm == study.reference}
     ratios = [result["train_macs"] / costs[result["seed"]] for result in results if result["seed"] in costs]
     return ArmFacts(
         arm=arm,
         title=study.arms[arm].title,
+        group=study.arms[arm].group,
+        **(_compared_facts(study, results, deployed) if study.compare else {}),
         accuracy=_over_seeds([result["accuracy"] for result in results]),
         per_seed=tuple(result["accuracy"] for result in results),
         val_accuracy=_mean(results, "val_accuracy"),
@@ -101,6 +137,105 @@ def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]]) -> ArmFacts:
         cost_ratio=float(np.mean(ratios)) if ratios else None,
         train_seconds=_mean(results, "train_seconds"),
     )
+
+
+def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what only a comparison of networks says of an arm."""
+    first = results[0]
+    pretrained = first["pretrained"] or ""
+    seen = any(part in pretrained for part in study.datasets[first["dataset"]].seen_by)
+    return {
+        "enough": float(np.mean([result["accuracy"] for result in results])) >= CHANCES / first["classes"],
+        "top5": _mean(results, "top5") if first["top5"] is not None else None,
+        "balanced": _mean(results, "balanced"),
+        "ece": _mean(results, "ece"),
+        "macs_by_torch": first["macs_by_torch"],
+        "size_bytes": first["size_bytes"],
+        "image_passes": _mean(results, "image_passes"),
+        "tuning": _tuning(results),
+        "pretrained": pretrained,
+        "seen": seen,
+        "deployed": None if deployed is None else _deployed(deployed),
+    }
+
+
+def _tuning(results: Sequence[dict[str, Any]]) -> str:
+    """Return an arm's own search in words: how many tries, and which was best for each seed."""
+    tried = results[0]["tuning"]
+    if not tried:
+        return ""
+    chosen = []
+    for result in results:
+        best = max(result["tuning"], key=lambda one: one["val_accuracy"])
+        chosen.append(json.dumps(best["change"]) if best["change"] else "as it stands")
+    return f"{len(tried)} tries × {tried[0]['image_passes']:,} image passes; best: {', '.join(dict.fromkeys(chosen))}"
+
+
+def _effort(study: Study, found: dict[Trial, dict[str, Any]]) -> str:
+    """Return the tuning effort of the arms that were tuned, as trials × image passes."""
+    tuned = {trial.arm: result["tuning"] for trial, result in found.items() if result.get("tuning")}
+    if not tuned:
+        return "No arm was tuned: each trained as its recipe stands." if study.compare else ""
+    spent = {name: (len(tries), tries[0]["image_passes"]) for name, tries in tuned.items()}
+    same = len({count for count, _ in spent.values()}) == 1
+    words = "; ".join(f"{name}: {count} trials × {passes:,} image passes" for name, (count, passes) in spent.items())
+    return f"{'Equal' if same else 'UNEQUAL'} numbers of trials. {words}."
+
+
+def _deployed(found: dict[str, Any]) -> DeployedFacts:
+    latency = found["latency"]
+
+    def quantile(name: str) -> Measured:
+        return Measured(value=latency[name]["ms"], low=latency[name]["low_ms"], high=latency[name]["high_ms"])
+
+    return DeployedFacts(
+        backend=found["backend"],
+        threads=found["threads"],
+        latency_p50_ms=quantile("p50"),
+        latency_p90_ms=quantile("p90"),
+        disturbed=bool(latency["disturbed"]),
+        memory_bytes=found["memory_bytes"],
+        memory_increment_bytes=found["memory_increment_bytes"],
+    )
+
+
+def _ranked(study: Study, data: DataSetFacts) -> list[ArmFacts]:
+    """Return the arms that are compared with each other, the best first."""
+    chosen = [arm for arm in data.arms if arm.enough and (not study.ranked or arm.arm in study.ranked)]
+    return sorted(chosen, key=lambda arm: -(arm.accuracy.value or 0.0))
+
+
+def _pairs(study: Study, data: DataSetFacts, found: dict[Trial, dict[str, Any]], place: Place) -> list[PairFacts]:
+    """Return every pair of ranked arms on one data set, the better first; Holm's correction over all of them."""
+    compared = [
+        one
+        for first, second in combinations([arm.arm for arm in _ranked(study, data)], 2)
+        if (one := _compare(Question(ask="", short="", first=first, second=second), data.name, found, place))
+    ]
+    adjusted = holm([one.paired.p for one in compared])
+    return [
+        PairFacts(
+            dataset=data.name,
+            first=one.question.first,
+            second=one.question.second,
+            difference=_measured(one.paired),
+            p=one.paired.p,
+            p_holm=p,
+        )
+        for one, p in zip(compared, adjusted, strict=True)
+    ]
+
+
+def _lettered(study: Study, data: DataSetFacts, pairs: Sequence[PairFacts]) -> DataSetFacts:
+    differ = {
+        frozenset((pair.first, pair.second))
+        for pair in pairs
+        if pair.dataset == data.name and pair.p_holm < SIGNIFICANT
+    }
+    names = [arm.arm for arm in _ranked(study, data)]
+    shown = letters(names, lambda first, second: frozenset((first, second)) in differ)
+    arms = tuple(arm.model_copy(update={"letters": shown.get(arm.arm, "")}) for arm in data.arms)
+    return data.model_copy(update={"arms": arms})
 
 
 def _verdicts(
@@ -192,8 +327,9 @@ def _measured(paired: PairedRuns) -> Measured:
 
 def _over_seeds(values: Sequence[float]) -> Measured:
     found = mean_interval(values)
-    known = math.isfinite(found.low)
-    return Measured(value=found.value, low=found.low if known else None, high=found.high if known else None)
+    if not math.isfinite(found.low):
+        return Measured(value=found.value)
+    return Measured(value=found.value, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _mean(results: Sequence[dict[str, Any]], key: str) -> float:

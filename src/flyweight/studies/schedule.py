@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flyweight.errors import FlyweightError, TrainingError
 from flyweight.studies.study import Scale, Study, Trial
-from flyweight.studies.trial import RUN, Place, claim, run_trial
+from flyweight.studies.trial import RUN, TRIES, Place, claim, run_trial
 
 LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """Nothing new: what is being trained, each with its epochs done."""
+    """Nothing new: what is being trained, each with its epochs done (of its own search too)."""
 
     trials: tuple[tuple[Trial, int], ...]
 
@@ -80,8 +81,9 @@ def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, 
             if not finished:
                 yield Running(tuple((trial, _epochs_done(place, trial)) for trial in running.values()))
     finally:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        if running:  # stopped, by Ctrl-C or an error: end the workers at once
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
         pool.shutdown(cancel_futures=True)
 
 
@@ -102,9 +104,13 @@ def _outcome(trial: Trial, future: Future[dict[str, Any]]) -> TrialDone | TrialF
 
 
 def _epochs_done(place: Place, trial: Trial) -> int:
-    history = place.of(trial) / RUN / "history.jsonl"
+    histories = [*place.of(trial).glob(f"{TRIES}/*/history.jsonl"), place.of(trial) / RUN / "history.jsonl"]
+    return sum(_lines(history) for history in histories)
+
+
+def _lines(file: Path) -> int:
     try:
-        return len(history.read_text("utf-8").splitlines())
+        return len(file.read_text("utf-8").splitlines())
     except OSError:
         return 0
 

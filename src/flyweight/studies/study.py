@@ -28,13 +28,27 @@ class Published(_Part):
     params: int
 
 
+class Subset(_Part):
+    """A part of a data set: its first classes, and so many training images of each, by content hash (nested)."""
+
+    classes: int | None = Field(default=None, ge=2)
+    per_class: int | None = Field(default=None, ge=2)
+
+
 class StudyData(_Part):
-    """A data set of the study. Further keys are values that recipes name with `$`."""
+    """A data set of the study. Further keys are values that recipes name with `$`.
+
+    Attributes:
+        source: What to load; None: the data set of this name below the folder of the data sets.
+        seen_by: Data whose pretraining has seen these test images, or their neighbours, as weights name it.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     title: str
     data: dict[str, Any]
+    source: str | None = None
+    seen_by: tuple[str, ...] = ()
     published: Published | None = None
 
 
@@ -44,14 +58,30 @@ class Scale(_Part):
     Attributes:
         seeds: Runs of each arm, seeds 0, 1, ...
         datasets: Those that are run; None: all.
+        arms: Those that are run; None: all.
         limit: Training images in an epoch; None: all.
+        subsets: What part of a data set is used, by name; the others whole.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     seeds: int = Field(ge=1)
     datasets: tuple[str, ...] | None = None
+    arms: tuple[str, ...] | None = None
     limit: int | None = None
+    subsets: dict[str, Subset] = Field(default_factory=dict)
+
+
+class Tune(_Part):
+    """A small search before an arm is trained, the same for each: short runs, judged on validation.
+
+    Attributes:
+        tries: What the arm's recipe is changed by in each run; the first is the recipe as it stands, `{}`.
+        epochs: Of each run.
+    """
+
+    tries: tuple[dict[str, Any], ...] = Field(min_length=2)
+    epochs: int = Field(ge=1)
 
 
 class Arm(_Part):
@@ -61,6 +91,8 @@ class Arm(_Part):
         from_arm: The arm whose weights (of the same seed) it starts from, and whose cost it includes.
         teacher: The arm whose network (of the same seed) it learns from; its cost is not counted.
         cost: The arm whose training cost its own is made equal to, by the length of the stage of `$cost` epochs.
+        tune: A search of the arm's own before it; None: trained as it stands.
+        group: What it is an arm of, such as the network: arms of equal group are drawn side by side.
         recipe: What `base` is changed by.
     """
 
@@ -68,6 +100,8 @@ class Arm(_Part):
     from_arm: str | None = Field(default=None, alias="from")
     teacher: str | None = None
     cost: str | None = None
+    tune: Tune | None = None
+    group: str = ""
     recipe: dict[str, Any]
 
     @property
@@ -93,6 +127,9 @@ class Study(_Part):
         part: What arms are compared on: the official test part, where nothing is chosen by the outcome, or the
             validation images (the same for every seed), where something is.
         reference: The arm that published numbers and costs are compared with.
+        compare: True for a comparison of networks: every pair of the arms in `ranked` is tested, files are timed and
+            weighed, and trade-offs drawn.
+        ranked: Arms that are compared with each other; (): all.
     """
 
     name: str
@@ -100,22 +137,28 @@ class Study(_Part):
     paper: str = ""
     part: Literal["test", "val"] = "test"
     reference: str = "as_published"
+    compare: bool = False
+    ranked: tuple[str, ...] = ()
     about: str
     differs: tuple[str, ...] = ()
     scales: dict[str, Scale]
     datasets: dict[str, StudyData]
     base: dict[str, Any]
     arms: dict[str, Arm]
-    questions: tuple[Question, ...]
+    questions: tuple[Question, ...] = ()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Study:
         named = [name for arm in self.arms.values() for name in arm.needs]
-        named.append(self.reference)
+        named += [self.reference, *self.ranked]
         named += [name for question in self.questions for name in (question.first, question.second)]
+        named += [name for scale in self.scales.values() for name in scale.arms or ()]
         unknown = sorted(set(named) - set(self.arms))
         if unknown:
             raise ValueError(f"there is no arm {', '.join(unknown)}")
+        staged = [name for name, arm in self.arms.items() if arm.tune and {**self.base, **arm.recipe}.get("stages")]
+        if staged:
+            raise ValueError(f"arm {', '.join(staged)}: tune is for a recipe without stages")
         return self
 
 
@@ -166,7 +209,7 @@ def trials(study: Study, scale: Scale, *, datasets: Iterable[str] = (), arms: It
         check_name("data set", name, study.datasets)
     for name in arms:
         check_name("arm", name, study.arms)
-    wanted = _with_needs(study, arms or tuple(study.arms))
+    wanted = _with_needs(study, arms or scale.arms or tuple(study.arms))
     chosen = datasets or scale.datasets or tuple(study.datasets)
     return [Trial(seed, dataset, arm) for seed in range(scale.seeds) for dataset in chosen for arm in wanted]
 
@@ -183,9 +226,26 @@ def recipe_of(study: Study, scale: Scale, trial: Trial) -> Recipe:
     content = _merged(base, {"data": dataset.data}, own)
     content["data"]["val_fold"] = trial.seed if study.part == "test" else 0
     content |= {"name": f"{study.name}/{trial.arm}", "seed": trial.seed}
-    if scale.limit:
+    if scale.limit and content.get("stages"):
         content["stages"] = [{"epoch_images": scale.limit, **stage} for stage in content["stages"]]
+    elif scale.limit:
+        content["epoch_images"] = scale.limit
     return validated(content, where=f"study {study.name}, arm {trial.arm}")
+
+
+def tries_of(study: Study, scale: Scale, trial: Trial, recipe: Recipe) -> list[Recipe]:
+    """Return the short runs of an arm's own search: its recipe changed by each of its tries; none without a search.
+
+    Raises:
+        RecipeError: A try does not make a recipe.
+    """
+    tune = study.arms[trial.arm].tune
+    if tune is None:
+        return []
+    values = {**(scale.model_extra or {}), **(study.datasets[trial.dataset].model_extra or {})}
+    where = f"study {study.name}, arm {trial.arm}, tries"
+    plain = recipe.model_dump(mode="json", exclude_none=True)
+    return [validated(_merged(plain, _filled(change, values)), where=where) for change in tune.tries]
 
 
 def _with_needs(study: Study, arms: tuple[str, ...]) -> list[str]:

@@ -13,17 +13,22 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from flyweight.data.batches import Batches
 from flyweight.data.cache import build_fixed
+from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
 from flyweight.data.split import open_test
+from flyweight.data.subset import subset
 from flyweight.errors import ExportError, ModelError, RecipeError
 from flyweight.export.counted import counted
-from flyweight.export.onnx import export_untrained
+from flyweight.export.onnx import export_untrained, to_onnx
 from flyweight.files import write_bytes, write_json
-from flyweight.models.architecture import Architecture
-from flyweight.studies.study import Scale, Study, Trial, recipe_of
+from flyweight.measure.accuracy import score
+from flyweight.models.architecture import Architecture, fold
+from flyweight.models.weights import load_weights
+from flyweight.studies.study import Scale, Study, Trial, recipe_of, tries_of
 from flyweight.train.loop import predict_logits
 from flyweight.train.prepare import Prepared, prepare
 from flyweight.train.recipe import DistillPart, Recipe
@@ -31,7 +36,7 @@ from flyweight.train.run import architecture_for, train_and_wait
 from flyweight.train.stages import form_of, training_macs
 from flyweight.train.trained import Trained
 
-RESULT, CORRECT, RUN, CLAIM = "result.json", "correct.npy", "run", "study.json"
+RESULT, CORRECT, RUN, TRIES, MODEL, CLAIM = "result.json", "correct.npy", "run", "tries", "model.onnx", "study.json"
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def claim(study: Study, scale: Scale, place: Place) -> None:
         RecipeError: It holds others, whose results would be taken for these.
     """
     content = study.model_dump(mode="json", include={"name", "base", "arms", "datasets"})
-    content["scale"] = scale.model_dump(mode="json", exclude={"seeds", "datasets"})
+    content["scale"] = scale.model_dump(mode="json", exclude={"seeds", "datasets", "arms"})
     file = place.out / CLAIM
     if not file.is_file():
         write_json(file, content)
@@ -87,7 +92,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     if done is not None:
         return done
     folder, arm = place.of(trial), study.arms[trial.arm]
-    dataset = load_data(f"{trial.dataset}:{place.data}")
+    dataset = load_part(study, scale, trial.dataset, place)
     recipe = recipe_of(study, scale, trial)
     prepared = prepare(dataset, recipe)
     before = _result_of(trial, arm.from_arm, place)
@@ -97,26 +102,43 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     start = Trained.load(place.of(_sibling(trial, arm.from_arm)) / RUN) if arm.from_arm else None
     if arm.teacher:
         recipe = _taught(recipe, place.of(_sibling(trial, arm.teacher)) / RUN)
+    recipe, effort = _tuned(study, scale, trial, recipe, dataset, folder)
     trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
     if study.part == "test":
         open_test(place.out / "test-openings.jsonl", why=f"{study.name} {trial.name}")
-    correct = score(trained, prepared, study.part)
+    logits, labels = answers(trained, prepared, study.part)
+    correct = logits.argmax(axis=1) == labels
     buffer = io.BytesIO()
     np.save(buffer, correct)
     write_bytes(folder / CORRECT, buffer.getvalue())
-    cost = counted(trained.architecture).cost
+    if study.compare:
+        to_onnx(trained.network(), trained.architecture, folder / MODEL)
+    found = score(logits, labels, trained.classes)
+    file = counted(trained.architecture)
+    cost = file.cost
+    seconds = trained.metrics["train_seconds"] + (before["train_seconds"] if before else 0.0)
     result = {
         "dataset": trial.dataset,
         "arm": trial.arm,
         "seed": trial.seed,
-        "accuracy": float(correct.mean()),
-        "n": len(correct),
+        "accuracy": found.top1,
+        "n": found.n,
+        "top5": found.top5,
+        "balanced": found.balanced,
+        "ece": found.ece,
+        "recalls": [row.recall for row in found.per_class],
+        "classes": len(trained.classes),
         "val_accuracy": trained.metrics["val_accuracy"],
         "params": cost.params,
         "macs": cost.macs,
-        "int8_bytes": int8_bytes(trained.architecture),
+        "macs_by_torch": macs_by_torch(trained.architecture),
+        "size_bytes": file.size_bytes,
+        "pretrained": _pretrained_on(recipe),
+        "tuning": effort,
+        "image_passes": _passes(trained) + sum(one["image_passes"] for one in effort),
+        "int8_bytes": None if study.compare else int8_bytes(trained.architecture),
         "train_macs": spent + trained.metrics["train_macs"],
-        "train_seconds": (before["train_seconds"] if before else 0.0) + trained.metrics["train_seconds"],
+        "train_seconds": seconds + sum(one["seconds"] for one in effort),
         "epochs": len(trained.history),
         "train_images": len(prepared.split.train),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -167,8 +189,63 @@ def int8_bytes(architecture: Architecture) -> int | None:
         return None
 
 
-def score(trained: Trained, prepared: Prepared, part: Literal["test", "val"] = "test") -> np.ndarray[Any, Any]:
-    """Return (N,) bool: which images of a part are classified right."""
+def load_part(study: Study, scale: Scale, name: str, place: Place) -> Dataset:
+    """Return a data set of the study, or the part of it that the scale asks for.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    dataset = load_data(study.datasets[name].source or f"{name}:{place.data}")
+    wanted = scale.subsets.get(name)
+    return dataset if wanted is None else subset(dataset, classes=wanted.classes, per_class=wanted.per_class)
+
+
+def _tuned(
+    study: Study, scale: Scale, trial: Trial, recipe: Recipe, dataset: Dataset, folder: Path
+) -> tuple[Recipe, list[dict[str, Any]]]:
+    """Run the arm's own search, judged on validation; return the best try's recipe, and what each run was and gave."""
+    tune, effort, best = study.arms[trial.arm].tune, [], -1.0
+    chosen = recipe
+    for number, tried in enumerate(tries_of(study, scale, trial, recipe)):
+        assert tune is not None
+        short = tried.model_copy(update={"epochs": tune.epochs, "name": f"{recipe.name}, try {number + 1}"})
+        trained = train_and_wait(dataset, short, folder / TRIES / str(number), device="cpu")
+        effort.append({
+            "change": tune.tries[number],
+            "val_accuracy": trained.metrics["val_accuracy"],
+            "image_passes": _passes(trained),
+            "seconds": trained.metrics["train_seconds"],
+        })  # fmt: skip
+        if trained.metrics["val_accuracy"] > best:
+            best, chosen = trained.metrics["val_accuracy"], tried
+    return chosen, effort
+
+
+def _passes(trained: Trained) -> int:
+    """Return how many training images were seen, each as often as it was."""
+    images: int = trained.data["train"]
+    recipe = trained.recipe
+    each = [stage.epoch_images or recipe.epoch_images or images for stage in recipe.stages]
+    each = [each[plan.stage] for plan in recipe.settled().stages] or [recipe.epoch_images or images]
+    return sum(min(images, each[int(row["stage"])]) for row in trained.history)
+
+
+def _pretrained_on(recipe: Recipe) -> str | None:
+    return load_weights(recipe.model.pretrained).data if recipe.model.pretrained else None
+
+
+def macs_by_torch(architecture: Architecture) -> int:
+    """Return the multiply-accumulates of one image by torch's own counter: the check on those of the exported graph."""
+    network, _ = fold(architecture.build(), architecture)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(architecture.example())
+    return int(counter.get_total_flops()) // 2
+
+
+def answers(
+    trained: Trained, prepared: Prepared, part: Literal["test", "val"] = "test"
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return logits (N, K) and labels (N,) of a part."""
     chosen = getattr(prepared.split, part)
     batches = Batches(
         build_fixed(prepared.dataset, chosen, trained.preprocess),
@@ -180,4 +257,4 @@ def score(trained: Trained, prepared: Prepared, part: Literal["test", "val"] = "
         train=False,
     )
     logits, labels = predict_logits(trained.network(), batches, trained.recipe)
-    return (logits.argmax(1) == labels).numpy()
+    return logits.numpy(), labels.numpy()

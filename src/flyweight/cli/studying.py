@@ -1,0 +1,169 @@
+"""Run the trials of a study, keep its page up to date, print what it found: what `reproduce` and `compare` share."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flyweight.cli.progress import Bars
+
+if TYPE_CHECKING:
+    from flyweight.report.study import ArmFacts, RunningFacts, StudyFacts
+    from flyweight.studies.study import Scale, Study, Trial
+    from flyweight.studies.trial import Place
+
+PAGE_SECONDS = 15.0  # between two drawings of the page while the study runs
+
+
+def conduct(
+    study: Study, scale: str, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int, as_json: bool
+) -> None:
+    """Run every trial that is not finished, then measure the files where networks are compared, and print.
+
+    Raises:
+        FlyweightError: A trial failed; the others are finished and in the report.
+    """
+    from flyweight.files import write_text
+    from flyweight.report.study import build_study_report
+    from flyweight.report.tables import csv_table, latex_table
+    from flyweight.studies.analyse import analyse
+    from flyweight.studies.deployed import measure_deployed
+    from flyweight.studies.schedule import Running, TrialDone, TrialFailed, run_trials
+
+    failed: list[TrialFailed] = []
+    pace = _Pace(study, size, len(order))
+    with Bars(quiet=as_json) as bars:
+        for event in run_trials(study, size, list(order), place, jobs=jobs):
+            for line in _shown(event, bars, pace):
+                bars.say(line)
+            if isinstance(event, TrialFailed):
+                failed.append(event)
+            finished = isinstance(event, TrialDone) and not event.again
+            if finished or (isinstance(event, Running) and pace.due()):
+                build_study_report(analyse(study, scale, order, place, pace.facts(event)), place.out)
+        if study.compare and not failed:
+            bars.say("measuring the files side by side")
+            measure_deployed(
+                study, order, place, quick=scale == "smoke",
+                progress=lambda done, total: bars.update("measure", done, total, "processes"),
+            )  # fmt: skip
+    facts = analyse(study, scale, order, place)
+    files = build_study_report(facts, place.out)
+    if study.compare:
+        write_text(place.out / "table.csv", csv_table(facts))
+        write_text(place.out / "table.tex", latex_table(facts))
+    if as_json:
+        print(json.dumps(facts.model_dump(mode="json")))
+    else:
+        _print(facts)
+        print(f"report  {files.html}")
+    if failed:
+        raise failed[0].error
+
+
+class _Pace:
+    """How far the study is, and how fast it goes."""
+
+    def __init__(self, study: Study, size: Scale, total: int) -> None:
+        self.study, self.size, self.total = study, size, total
+        self.done, self.fresh, self.started, self.drawn = 0, 0, time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """True when the page is older than PAGE_SECONDS; it then counts as drawn now."""
+        now = time.monotonic()
+        if now - self.drawn < PAGE_SECONDS:
+            return False
+        self.drawn = now
+        return True
+
+    def epochs(self, trial: Trial) -> int:
+        """Return how many epochs a trial has, its own search included; 0 where that is known only once it starts."""
+        from flyweight.studies.study import recipe_of
+
+        arm = self.study.arms[trial.arm]
+        if arm.cost:
+            return 0
+        tune = len(arm.tune.tries) * arm.tune.epochs if arm.tune else 0
+        return tune + recipe_of(self.study, self.size, trial).total_epochs
+
+    def facts(self, event: Any) -> RunningFacts | None:
+        """Return what the page says of a running study."""
+        from flyweight.report.study import RunningFacts
+
+        if self.done >= self.total:
+            return None
+        left = None
+        if self.fresh:
+            left = (time.monotonic() - self.started) / self.fresh * (self.total - self.done)
+        rows = [(trial.name, done, max(self.epochs(trial), done, 1)) for trial, done in getattr(event, "trials", ())]
+        return RunningFacts(done=self.done, total=self.total, running=tuple(rows), seconds_left=left)
+
+
+def _shown(event: Any, bars: Bars, pace: _Pace) -> Iterator[str]:
+    """Move the bars; yield the lines to print."""
+    kind = type(event).__name__
+    if kind == "Running":
+        for trial, epochs in event.trials:
+            total = max(pace.epochs(trial), epochs, 1)
+            bars.update(trial.name, epochs, total, f"  {trial.name}: {epochs} epochs done")
+        return
+    pace.done += 1
+    bars.update("study", pace.done, pace.total, "runs")
+    bars.drop(event.trial.name)
+    if kind == "TrialFailed":
+        yield f"{event.trial.name:44} failed: {event.error.what}"
+    elif not event.again:
+        pace.fresh += 1
+        result = event.result
+        yield (
+            f"{event.trial.name:44} {100 * result['accuracy']:6.2f} %  {result['params']:6,} parameters  "
+            f"{result['epochs']:3d} epochs  {result['train_seconds']:5.0f} s"
+        )
+
+
+def _print(facts: StudyFacts) -> None:
+    for data in facts.datasets:
+        images = f"{data.test_images:,} {'test' if facts.part == 'test' else 'validation'} images"
+        print(f"\n{data.title}, {images}, {len(data.seeds)} seeds")
+        for one in sorted(data.arms, key=lambda one: -(one.accuracy.value or 0.0)):
+            print(_line(one, compares=facts.compares))
+        if data.published:
+            reached = "reached" if data.published.reached else "not reached"
+            print(f"  published {100 * data.published.accuracy:g} %: {reached}")
+        if facts.compares:
+            _print_fronts(data)
+    if facts.compares:
+        print("\nNetworks that share a letter were not found different (Holm over all pairs, 5 %).")
+        print(facts.effort)
+    for verdict in facts.verdicts:
+        low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
+        print(f"\n{verdict.question} ({verdict.dataset})")
+        print(
+            f"  {verdict.answer}: {value:+.2f} points [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g} after Holm, "
+            f"{verdict.seeds} seeds"
+        )
+    if facts.missing:
+        print(f"\n{len(facts.missing)} runs are not finished; run the same command again")
+
+
+def _line(one: ArmFacts, *, compares: bool) -> str:
+    low, high = one.accuracy.low, one.accuracy.high
+    spread = "" if low is None or high is None else f"  [{100 * low:.2f}, {100 * high:.2f}]"
+    accuracy = f"  {100 * (one.accuracy.value or 0.0):6.2f} %{spread:18}"
+    if not compares:
+        cost = "" if one.cost_ratio is None else f"  cost {one.cost_ratio:.3f}"
+        return f"{accuracy}  {one.params:6,} parameters{cost}  {one.title}"
+    timed = one.deployed.latency_p50_ms.value if one.deployed else None
+    latency = "" if timed is None else f"  {timed:8.3f} ms"
+    ranked = f"{one.letters:4}" if one.enough else "not trained enough"
+    return f"{accuracy}  {ranked}  {(one.size_bytes or 0) / 1000:9.1f} kB{latency}  {one.title}"
+
+
+def _print_fronts(data: Any) -> None:
+    from flyweight.report.tradeoff import fronts
+
+    for cost, names in fronts(data).items():
+        if names:
+            print(f"  best for its {cost}: {', '.join(names)}")

@@ -1,0 +1,48 @@
+"""Subsets are nested, equal over classes, and leave the sealed parts whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flyweight.data.dataset import Dataset
+from flyweight.data.sources import load_data
+from flyweight.data.subset import subset
+from flyweight.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def sample() -> Dataset:
+    return load_data("sample")
+
+
+def training_hashes(dataset: Dataset) -> set[bytes]:
+    assert dataset.parts is not None
+    return set(dataset.hashes()[dataset.parts != "test"].tolist())
+
+
+def test_small_subsets_lie_in_larger_ones_and_have_equal_classes(sample: Dataset) -> None:
+    small, large = subset(sample, per_class=20), subset(sample, per_class=50)
+    assert training_hashes(small) < training_hashes(large)
+    assert small.parts is not None
+    counts = np.bincount(small.labels[small.parts != "test"])
+    assert counts.tolist() == [20] * 10
+
+
+def test_the_test_part_stays_whole(sample: Dataset) -> None:
+    small = subset(sample, per_class=20)
+    assert sample.parts is not None
+    assert small.parts is not None
+    assert (small.parts == "test").sum() == (sample.parts == "test").sum()
+
+
+def test_fewer_classes_are_the_first_ones_with_their_own_test_images(sample: Dataset) -> None:
+    three = subset(sample, classes=3, per_class=10)
+    assert three.classes == sample.classes[:3]
+    assert set(three.labels.tolist()) == {0, 1, 2}
+    assert training_hashes(three) < training_hashes(subset(sample, classes=5, per_class=10))
+
+
+def test_more_classes_than_there_are_is_refused(sample: Dataset) -> None:
+    with pytest.raises(DataError, match="has 10 classes, and 11"):
+        subset(sample, classes=11)
