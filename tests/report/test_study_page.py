@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from tests.report.browser import Browser
 from tests.report.test_page import assert_fits, browser  # noqa: F401 - a fixture
-from tests.studies.small import place_with
+from tests.studies.small import made_up, place_with
 
 from flyweight.report.study import SECTIONS, build_study_report
 from flyweight.studies.analyse import analyse
-from flyweight.studies.study import Trial, load_study
+from flyweight.studies.study import Trial, load_study, trials
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,32 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place, order = place_with(folder, scores)
     facts = analyse(study, "cpu", [*order, Trial(0, "cifar10", "ours")], place)
     return build_study_report(facts, folder).html
+
+
+@pytest.fixture(scope="module")
+def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("comparison")
+    scores = {"tiny_cnn_8": [0.9, 0.9, 0.9], "tiny_cnn_6": [0.8, 0.81, 0.8], "tiny_cnn_4": [0.4, 0.4, 0.4]}
+    study, place = made_up(folder, scores)
+    facts = analyse(study, "own", trials(study, study.scales["own"]), place)
+    return build_study_report(facts, folder).html
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_comparison_ranks_draws_trade_offs_and_fits(
+    browser: Browser,  # noqa: F811
+    comparison_page: Path,
+    width: int,
+) -> None:
+    browser.open(comparison_page, width)
+    assert_fits(browser, width)
+    assert browser.problems() == []
+    assert browser.requests() == []
+    sections = browser.run("[...document.querySelectorAll('section')].map(s => s.id)")
+    assert sections == ["networks", "tradeoffs", "pairs", "arms", "conditions"]
+    assert "not trained enough" in browser.run("document.getElementById('networks').textContent")
+    for cost in ("size", "macs"):
+        assert browser.run(f"document.querySelectorAll('#plot-{cost}-sample svg.main-svg').length") > 0
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -47,7 +73,8 @@ def test_the_page_of_a_study_has_every_section_every_plot_and_what_is_missing(
     headings = browser.run(
         "[...document.querySelectorAll('section')].map(s => [s.id, s.querySelector('h2').textContent])"
     )
-    assert dict(headings) == SECTIONS
+    of_comparisons = {"networks", "tradeoffs", "pairs"}
+    assert dict(headings) == {name: title for name, title in SECTIONS.items() if name not in of_comparisons}
     for plot in ("plot-answers", "plot-arms-mnist"):
         assert browser.run(f"document.querySelectorAll('#{plot} svg.main-svg').length") > 0, plot
     assert "cifar10/ours/seed0" in browser.run("document.getElementById('missing').textContent")

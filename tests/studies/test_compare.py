@@ -6,8 +6,8 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tests.studies.small import made_up
 
 from flyweight.cli import run
 from flyweight.errors import ModelError, RecipeError
@@ -18,7 +18,7 @@ from flyweight.studies.analyse import analyse
 from flyweight.studies.compared import comparison
 from flyweight.studies.schedule import TrialDone, run_trials
 from flyweight.studies.study import Study, trials
-from flyweight.studies.trial import CORRECT, RESULT, Place
+from flyweight.studies.trial import RESULT, Place
 from flyweight.train.recipe import Recipe, load_recipe
 
 COMMAND = [
@@ -127,26 +127,6 @@ def test_a_running_study_shows_where_it_stands_and_loads_itself_again(tmp_path: 
 def small_study(seeds: int) -> Study:
     recipe = load_recipe("compare").with_settings(["epochs=1", "epoch_images=256"])
     return comparison(["sample"], ["tiny_cnn_4", "tiny_cnn_8"], recipe, seeds=seeds, per_class=60)
-
-
-def made_up(folder: Path, scores: dict[str, list[float]]) -> tuple[Study, Place]:
-    """Write finished trials of three seeds whose images are right with the given chances."""
-    study = comparison(["sample"], list(scores) if len(scores) > 1 else [*scores, "pool_cnn"], Recipe(), seeds=3)
-    place, rng = Place(folder, folder), np.random.default_rng(0)
-    for trial in trials(study, study.scales["own"]):
-        if trial.arm not in scores:
-            continue
-        correct = rng.random(2000) < scores[trial.arm][trial.seed]
-        place.of(trial).mkdir(parents=True)
-        np.save(place.of(trial) / CORRECT, correct)
-        result = {
-            "dataset": "sample", "arm": trial.arm, "seed": trial.seed, "accuracy": float(correct.mean()), "n": 2000,
-            "top5": 0.9, "balanced": float(correct.mean()), "ece": 0.1, "classes": 10, "val_accuracy": 0.9,
-            "params": 10, "macs": 20, "macs_by_torch": 20, "size_bytes": 100, "pretrained": None, "tuning": [],
-            "image_passes": 7, "int8_bytes": None, "train_macs": 1e9, "train_seconds": 1.0, "epochs": 1,
-        }  # fmt: skip
-        (place.of(trial) / RESULT).write_text(json.dumps(result))
-    return study, place
 
 
 def test_what_is_below_five_times_chance_is_not_ranked(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ class StudyData(_Part):
     """A data set of the study. Further keys are values that recipes name with `$`.
 
     Attributes:
-        source: What to load; None: the data set of this name below the folder of the data sets.
+        source: What to load; None: the data set of this name, or `of` that name, below the folder of the data sets.
+        subset: What part of it is used at every scale that does not say another.
         seen_by: Data whose pretraining has seen these test images, or their neighbours, as weights name it.
     """
 
@@ -48,6 +49,8 @@ class StudyData(_Part):
     title: str
     data: dict[str, Any]
     source: str | None = None
+    of: str | None = None
+    subset: Subset | None = None
     seen_by: tuple[str, ...] = ()
     published: Published | None = None
 
@@ -265,7 +268,7 @@ def _filled(content: Any, values: Mapping[str, Any]) -> Any:
     """Replace every string "$name" by the value of that name."""
     if isinstance(content, str) and content.startswith("$"):
         check_name("value", content[1:], values)
-        return values[content[1:]]
+        return _filled(values[content[1:]], {key: values[key] for key in values if key != content[1:]})
     if isinstance(content, dict):
         return {key: _filled(value, values) for key, value in content.items()}
     if isinstance(content, list):

@@ -195,8 +195,9 @@ def load_part(study: Study, scale: Scale, name: str, place: Place) -> Dataset:
     Raises:
         DataError: It cannot be read.
     """
-    dataset = load_data(study.datasets[name].source or f"{name}:{place.data}")
-    wanted = scale.subsets.get(name)
+    facts = study.datasets[name]
+    dataset = load_data(facts.source or f"{facts.of or name}:{place.data}")
+    wanted = scale.subsets.get(name, facts.subset)
     return dataset if wanted is None else subset(dataset, classes=wanted.classes, per_class=wanted.per_class)
 
 
