@@ -4,7 +4,7 @@
 depthwise one, and there are half as many layers to launch. `TinyDS` is depthwise-separable: fewest MACs and
 parameters, for microcontrollers and tight size limits.
 
-`tiny_sep` is the one for a budget of bytes: residual and depthwise-separable.
+`tiny_sep` is the one for a budget of bytes: residual and depthwise-separable. `tiny_vgg` is for a megabyte or more: dense.
 
 `pool_cnn` is the two-convolution net with max pooling that tutorials and arXiv:2501.15547 build on: the reference.
 
@@ -152,6 +152,28 @@ def tiny_sep(
             trunk.append(SepBlock(before, after, stride=1 if number else 2))
             before = after
     return _assemble(_stem(in_chans, first, image_size), trunk, before, num_classes)
+
+
+def tiny_vgg(
+    num_classes: int, in_chans: int, image_size: int, *, width: int = 32, wide: int = 3, depth: int = 2
+) -> nn.Sequential:
+    """Return a stem and three stages of `depth` 3 × 3 convolutions, each stage halved by its first one's max pool.
+
+    Widths are width, then twice `wide` × width: 1.98 M parameters at width 64, wide 4; 0.50 M at width 32, wide 4. Dense
+    and without shortcuts: made to learn fast where bytes are not the limit.
+
+    Source: the network of Jordan, arXiv:2404.00498 (airbench94). Changed: batch norm and ReLU before the pool, so that
+    both fold and the file computes in integers; an ordinary first convolution in place of the whitening one.
+    """
+    stem = max(16, width // 2)
+    trunk: list[nn.Module] = []
+    before = stem
+    for after in (width, wide * width, wide * width):
+        for number in range(depth):
+            trunk.append(ConvNormAct(before, after))
+            trunk += [nn.MaxPool2d(2)] * (number == 0)
+            before = after
+    return _assemble(_stem(in_chans, stem, image_size), trunk, before, num_classes)
 
 
 def pool_cnn(num_classes: int, in_chans: int, image_size: int, *, widths: tuple[int, int] = (10, 20)) -> nn.Sequential:

@@ -119,7 +119,8 @@ def _tiny_net(
     except TypeError as error:
         raise ModelError(
             f"{maker} cannot be built with {args}: {error}",
-            do="use width; depth for tiny_resnet and tiny_sep; stem for tiny_sep; widths for pool_cnn",
+            do="use width; depth for tiny_resnet, tiny_sep, tiny_vgg; stem for tiny_sep; wide for tiny_vgg; "
+            "widths for pool_cnn",
         ) from error
 
 
@@ -147,6 +148,7 @@ def _tiny_entries() -> list[Entry]:
     for layers, depth, widths in ((8, 1, (4, 8, 12, 16, 24, 32)), (14, 2, (8, 16)), (20, 3, (8, 16))):
         for w in widths:
             rows.append((f"tiny_resnet{layers}_{w}", "tiny_resnet", {"width": w, "depth": depth}, "arXiv:1512.03385"))
+    rows += [(f"tiny_vgg_{w}", "tiny_vgg", {"width": w}, "arXiv:2404.00498") for w in (16, 32, 48, 64)]
     rows.append(("pool_cnn", "pool_cnn", {}, "arXiv:2501.15547"))
     return [
         Entry(name, maker, "flyweight", partial(_tiny_net, maker, defaults), paper, "Apache-2.0")
