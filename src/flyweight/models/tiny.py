@@ -1,15 +1,14 @@
-"""Our own small networks: four families with a width dial, 2k to 300k parameters, that train fast on a CPU.
+"""Our own small networks: families with a width dial, 2k to 2M parameters, that train fast on a CPU.
 
-`TinyCNN` and `TinyResNet` are dense: with this few channels a dense 3 × 3 convolution keeps a CPU busier than a
-depthwise one, and there are half as many layers to launch. `TinyDS` is depthwise-separable: fewest MACs and
-parameters, for microcontrollers and tight size limits.
-
-`tiny_sep` is the one for a budget of bytes: residual and depthwise-separable. `tiny_vgg` is for a megabyte or more: dense.
+`tiny_cnn` and `tiny_resnet` are dense: with this few channels a dense 3 × 3 convolution keeps a CPU busier than a
+depthwise one, and there are half as many layers to launch. `tiny_ds` is depthwise-separable: fewest MACs and
+parameters, for microcontrollers and tight size limits. `tiny_sep` is for a budget of bytes: residual and
+depthwise-separable. `tiny_vgg` is for a megabyte or more: dense, with pools.
 
 `pool_cnn` is the two-convolution net with max pooling that tutorials and arXiv:2501.15547 build on: the reference.
 
-The four see the same pyramid: the trunk starts at 16–40 px whatever the input (one stride-2 convolution for each
-halving above that) and halves three times (`TinyCNN`, `TinyDS`) or twice (`TinyResNet`, `TinySep`).
+All but it see the same pyramid: the trunk starts at 16–40 px whatever the input (one stride-2 convolution for each
+halving above that) and halves three times, `tiny_resnet` and `tiny_sep` twice.
 """
 
 from __future__ import annotations
