@@ -158,8 +158,8 @@ def tiny_vgg(
 ) -> nn.Sequential:
     """Return a stem and three stages of `depth` 3 × 3 convolutions, each stage halved by its first one's max pool.
 
-    Widths are width, then twice `wide` × width: 1.98 M parameters at width 64, wide 4; 0.50 M at width 32, wide 4. Dense
-    and without shortcuts: made to learn fast where bytes are not the limit.
+    Widths are width, then twice `wide` × width: 1.98 M parameters at width 64 and wide 4, 0.50 M at 32 and 4. Dense and
+    without shortcuts: made to learn fast where bytes are not the limit.
 
     Source: the network of Jordan, arXiv:2404.00498 (airbench94). Changed: batch norm and ReLU before the pool, so that
     both fold and the file computes in integers; an ordinary first convolution in place of the whitening one.
