@@ -1,4 +1,4 @@
-"""Parameters and MACs agree with the figures timm publishes for its networks, within 1 %.
+"""Parameters and MACs agree with the figures timm publishes for its networks: within 1 %, or their last printed digit.
 
 timm_published.csv holds rows of the files in github.com/huggingface/pytorch-image-models/tree/main/results that its
 `source` names (file@commit): 2 decimals of millions and of 10⁹, at the size and with the head they were counted with

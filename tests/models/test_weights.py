@@ -93,6 +93,7 @@ def test_a_file_of_torchvision_that_was_carried_here_becomes_weights(tmp_path: P
     [
         ("timm/mobilenetv3_small_050.nonsuch", "mobilenetv3_small_050"),
         ("torchvision/squeezenet1_1.NONSUCH", "squeezenet1_1"),
+        ("torchvision/nonsuch_net.X", "weights list --known"),
         ("mobilenetv3_small_050", "weights list --known"),
         ("timm/nonsuch_net.in1k", "weights list --known"),
     ],

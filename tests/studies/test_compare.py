@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from flyweight.errors import ModelError, RecipeError
 from flyweight.report.study import ArmFacts, StudyFacts
 from flyweight.report.tables import latex_table
 from flyweight.report.tradeoff import fronts
-from flyweight.studies.analyse import analyse
+from flyweight.studies.analyse import analyse, enough
 from flyweight.studies.compared import comparison
 from flyweight.studies.schedule import TrialDone, run_trials
 from flyweight.studies.study import Study, trials
@@ -61,17 +62,32 @@ def test_every_network_has_every_metric_with_its_conditions(facts: StudyFacts) -
 
 
 def test_tuning_effort_is_equal_and_printed(facts: StudyFacts) -> None:
-    assert facts.effort.startswith("Equal numbers of trials.")
-    assert "tiny_cnn_8: 2 trials ×" in facts.effort
+    assert facts.effort.startswith("Tuning effort on sample, trials × image passes, equal:")
+    assert "tiny_cnn_8 2 × " in facts.effort
     assert len({arm.image_passes for arm in facts.datasets[0].arms}) == 1
 
 
-def test_letters_agree_with_the_pairs(facts: StudyFacts) -> None:
-    ranked = {arm.arm: arm.letters for arm in facts.datasets[0].arms if arm.enough}
-    assert len(facts.pairs) == len(ranked) * (len(ranked) - 1) // 2
+def test_two_seeds_are_too_few_for_letters(facts: StudyFacts, compared: Path) -> None:
+    assert facts.pairs == ()
+    assert {arm.letters for arm in facts.datasets[0].arms} == {""}
+    assert "Fewer than three seeds" in (compared / "report.html").read_text()
+
+
+def test_letters_agree_with_the_pairs(tmp_path: Path) -> None:
+    scores = {"tiny_cnn_8": [0.9, 0.9, 0.91], "tiny_cnn_6": [0.89, 0.9, 0.9], "tiny_cnn_4": [0.7, 0.71, 0.7]}
+    study, place = made_up(tmp_path, scores)
+    facts = analyse(study, "own", trials(study, study.scales["own"]), place)
+    ranked = {arm.arm: arm.letters for arm in facts.datasets[0].arms if arm.ranked}
+    assert len(facts.pairs) == 3
     for pair in facts.pairs:
         share = bool(set(ranked[pair.first]) & set(ranked[pair.second]))
         assert share == (pair.p_holm >= 0.05)
+    assert ranked == {"tiny_cnn_8": "a", "tiny_cnn_6": "a", "tiny_cnn_4": "b"}
+
+
+@pytest.mark.parametrize(("classes", "least"), [(2, 0.75), (5, 0.6), (10, 0.5), (200, 0.025)])
+def test_with_few_classes_enough_is_halfway_from_chance(classes: int, least: float) -> None:
+    assert enough(classes) == pytest.approx(least)
 
 
 def test_the_tables_hold_the_same_numbers(compared: Path, facts: StudyFacts) -> None:
@@ -96,6 +112,23 @@ def test_the_same_command_repeats_nothing(compared: Path, capsys: pytest.Capture
 
 def test_the_test_part_was_opened_once_a_trial(compared: Path) -> None:
     assert len((compared / "test-openings.jsonl").read_text().splitlines()) == 6
+
+
+def test_validation_results_are_not_taken_for_test_results(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*COMMAND, "--part", "val", "--out", str(compared)]) == 1
+    assert "holds a study with another part" in capsys.readouterr().err
+
+
+def test_other_images_are_not_paired_with_those_of_finished_trials(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(compared, tmp_path / "out")
+    trial = tmp_path / "out" / "trials" / "sample" / "tiny_cnn_8"
+    shutil.rmtree(trial / "seed1")
+    result = json.loads((trial / "seed0" / RESULT).read_text())
+    (trial / "seed0" / RESULT).write_text(json.dumps({**result, "fingerprint": "other"}))
+    assert run([*COMMAND, "--out", str(tmp_path / "out")]) == 1
+    assert "other images or labels" in capsys.readouterr().err
 
 
 def test_another_recipe_is_not_mixed_in(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,11 +197,13 @@ def test_pretraining_that_saw_the_test_images_is_said(tmp_path: Path) -> None:
     [
         (["tiny_cnn_4"], {}, "needs two networks"),
         (["tiny_cnn_4", "tiny_cnn_8"], {"part": "all"}, "--part 'all'"),
+        (["tiny_cnn_4", "tiny_cnn_8"], {"seeds": 11}, "10 folds"),
+        (["tiny_cnn_4", "tiny_cnn_8"], {"recipe": Recipe(model={"pretrained": "own/net"})}, "--pretrained"),
     ],
 )
-def test_what_cannot_be_compared_is_said(models: list[str], options: dict[str, str], words: str) -> None:
+def test_what_cannot_be_compared_is_said(models: list[str], options: dict[str, object], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
-        comparison(["sample"], models, Recipe(), seeds=1, **options)  # type: ignore[arg-type]
+        comparison(["sample"], models, **{"recipe": Recipe(), "seeds": 1, **options})  # type: ignore[arg-type]
 
 
 def test_a_network_that_does_not_exist_is_said_before_anything_runs() -> None:

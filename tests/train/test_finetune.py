@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from flyweight.cli import run as cli
 from flyweight.data.dataset import Dataset
 from flyweight.errors import RecipeError
 from flyweight.models.architecture import Architecture
@@ -21,6 +22,7 @@ from flyweight.train.recipe import OptimPart, Recipe
 from flyweight.train.run import train_and_wait
 from flyweight.train.trained import Trained
 
+DEPTH = 1 + 12 + 1
 PROBE = {"stages": [{"probe": True}]}
 
 
@@ -84,14 +86,35 @@ def test_blocks_learn_at_rates_that_fall_towards_the_stem() -> None:
     parameters = dict(network.named_parameters())
     assert len(scale) == len(parameters)
     assert scale[id(parameters["net.classifier.weight"])] == 1.0
-    depth = len(blocks(network)) - 1
-    assert scale[id(parameters["net.conv_stem.weight"])] == pytest.approx(0.5**depth)
+    # By hand: stem, 1 + 2 + 3 + 2 + 3 + 1 blocks, the head's convolution, the classifier.
+    assert scale[id(parameters["net.conv_stem.weight"])] == pytest.approx(0.5**DEPTH)
+    assert scale[id(parameters["net.bn1.weight"])] == pytest.approx(0.5**DEPTH)
     assert (
         scale[id(parameters["net.blocks.1.0.conv_pw.weight"])]
         == 2 * scale[id(parameters["net.blocks.0.0.conv_dw.weight"])]
     )
     assert decay[id(parameters["net.bn1.weight"])] == 0.0
     assert decay[id(parameters["net.conv_stem.weight"])] == 0.1
+
+
+def test_a_layer_and_its_norm_are_one_block() -> None:
+    found = blocks(Architecture("tiny_cnn_4", 10).build())
+    assert [names[0] for names in found] == [
+        "net.0.0.weight", "net.1.0.weight", "net.2.0.weight", "net.3.0.weight", "net.6.weight",
+    ]  # fmt: skip
+
+
+def test_weights_that_saw_other_parts_of_the_same_images_are_refused(
+    source: Trained, few: Dataset, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "cache"))
+    run_folder = tmp_path / "source"
+    source.save(run_folder)
+    assert cli(["weights", "add", "own/few", str(run_folder)]) == 0
+    part = {"model": {"name": "tiny_cnn_8", "pretrained": "own/few"}, **PROBE}
+    train_and_wait(few, with_parts(quick, **part), tmp_path / "same")
+    with pytest.raises(RecipeError, match="another split"):
+        train_and_wait(few, with_parts(quick, **part, data={"split_seed": 1}), tmp_path / "other")
 
 
 def test_pretrained_weights_of_colour_images_begin_a_run_on_grey_ones_with_other_classes(

@@ -27,6 +27,13 @@ def compare(
     tune_epochs: Annotated[int, typer.Option(help="Epochs of each try.", min=1)] = 3,
     classes: Annotated[int | None, typer.Option(help="Use the first so many classes.", min=2)] = None,
     per_class: Annotated[int | None, typer.Option(help="Use so many training images a class (nested).", min=2)] = None,
+    pretrained: Annotated[
+        list[str] | None,
+        typer.Option(help="Add an arm that begins with these weights (repeat)."),
+    ] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
+    ] = None,
     part: Annotated[str, typer.Option(help="Compare on test, or on val where the outcome decides something.")] = "test",
     jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,
     out: Annotated[Path, typer.Option(help="Folder; the same command continues it.")] = Path("runs/compare"),
@@ -54,6 +61,8 @@ def compare(
         classes=classes,
         per_class=per_class,
         part=part,
+        pretrained=pretrained or [],
+        quarantine=quarantine,
     )
     size = study.scales["own"]
     conduct(study, "own", size, trials(study, size), Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)

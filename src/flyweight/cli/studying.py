@@ -35,14 +35,18 @@ def conduct(
     failed: list[TrialFailed] = []
     pace = _Pace(study, size, len(order))
     with Bars(quiet=as_json) as bars:
-        for event in run_trials(study, size, list(order), place, jobs=jobs):
-            for line in _shown(event, bars, pace):
-                bars.say(line)
-            if isinstance(event, TrialFailed):
-                failed.append(event)
-            finished = isinstance(event, TrialDone) and not event.again
-            if finished or (isinstance(event, Running) and pace.due()):
-                build_study_report(analyse(study, scale, order, place, pace.facts(event)), place.out)
+        try:
+            for event in run_trials(study, size, list(order), place, jobs=jobs):
+                for line in _shown(event, bars, pace):
+                    bars.say(line)
+                if isinstance(event, TrialFailed):
+                    failed.append(event)
+                finished = isinstance(event, TrialDone) and not event.again
+                if finished or (isinstance(event, Running) and pace.due()):
+                    build_study_report(analyse(study, scale, order, place, pace.facts(event)), place.out)
+        except KeyboardInterrupt:  # the page is not to wait for what does not come
+            build_study_report(analyse(study, scale, order, place), place.out)
+            raise
         if study.compare and not failed:
             bars.say("measuring the files side by side")
             measure_deployed(
@@ -135,7 +139,8 @@ def _print(facts: StudyFacts) -> None:
         if facts.compares:
             _print_fronts(data)
     if facts.compares:
-        print("\nNetworks that share a letter were not found different (Holm over all pairs, 5 %).")
+        shared = "Networks that share a letter were not found different (Holm over all pairs, 5 %)."
+        print(f"\n{shared if facts.pairs else 'Fewer than three seeds: nothing is said of which differ.'}")
         print(facts.effort)
     for verdict in facts.verdicts:
         low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))

@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight.cli.progress import TrainingProgress, need_train_extra
-from flyweight.errors import RecipeError
 
 if TYPE_CHECKING:
-    from flyweight.data.dataset import Dataset
-    from flyweight.train.recipe import Recipe
-    from flyweight.train.trained import Trained
+    pass
 
 
 def train(
@@ -45,7 +42,7 @@ def train(
     from flyweight.data.sources import load_data
     from flyweight.export import export
     from flyweight.train.recipe import load_recipe
-    from flyweight.train.run import Finished, Resolving, run
+    from flyweight.train.run import Finished, Resolving, refuse_other_split, run
     from flyweight.train.trained import Trained
 
     settings = [*(set_ or []), *([f"distill.teacher={json.dumps(str(teacher))}"] if teacher else [])]
@@ -54,7 +51,8 @@ def train(
     initial = Trained.load(start) if start else None
     dataset = leave_out(load_data(data, group=group), quarantine)
     if initial is not None:
-        _same_split(initial, dataset, chosen)
+        known = {"fingerprint": initial.data.get("fingerprint"), "split": initial.split}
+        refuse_other_split(known, dataset, chosen, "--from")
     trained, epochs = None, chosen.total_epochs
     with TrainingProgress(quiet=as_json) as bars:
         for event in run(dataset, chosen, out, device=device, initial=initial, progress=bars.decoded):
@@ -72,20 +70,3 @@ def train(
     )
     print(f"run     {out}\nbundle  {shipped.path}")
     print(f"next    flyweight verify {shipped.path} --data {data}")
-
-
-def _same_split(initial: Trained, dataset: Dataset, recipe: Recipe) -> None:
-    """Refuse weights that were trained on images which this recipe would validate or test on."""
-    from flyweight.train.prepare import split_for
-
-    if initial.data.get("fingerprint") != dataset.fingerprint():
-        return
-    rule = split_for(dataset, recipe.data).rule
-    differ = [key for key, value in rule.items() if initial.split.get(key, 0) != value]
-    if differ:
-        known = {key: initial.split.get(key, 0) for key in differ}
-        raise RecipeError(
-            f"--from was trained on the same images with another split: {known} there, "
-            f"{ {key: rule[key] for key in differ} } here",
-            do="give the data part of its recipe.yaml with --set data.…, or weights trained on other images",
-        )

@@ -74,7 +74,8 @@ def add(
 
     trained = Trained.load(run)
     data = f"{trained.data['name']}, {trained.data['train']:,} images"
-    found = Weights(name, trained.architecture, trained.weights, licence, "a run of flyweight train", data)
+    origin = {"fingerprint": trained.data.get("fingerprint"), "split": trained.split}
+    found = Weights(name, trained.architecture, trained.weights, licence, "a run of flyweight train", data, origin)
     _done(found.save((to or cache_folder()) / name), as_json)
 
 
@@ -112,7 +113,9 @@ def _done(folder: Path, as_json: bool) -> None:
         return
     print(f"{facts['name']}: {facts['architecture']['name']}, {facts['data']}, {facts['size_bytes'] / 1e6:.1f} MB")
     print(f"licence  {facts['licence'] or 'not stated'}\nfrom     {facts['source']}\nfolder   {folder}")
-    print(f"next     flyweight train DATA --recipe finetune --set model.pretrained={facts['name']}")
+    network = facts["architecture"]["name"]
+    print(f"next     flyweight train DATA --recipe finetune --set model.name={network} \\")
+    print(f"           --set model.pretrained={facts['name']}")
 
 
 def _show(names: list[Any], as_json: bool) -> None:

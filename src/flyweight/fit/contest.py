@@ -179,7 +179,7 @@ def validation_score(contest: Contest, trained: Trained) -> float:
 
 def validation_logits(dataset: Dataset, parts: Split, trained: Trained) -> tuple[np.ndarray[Any, Any], Any]:
     """Return logits (N, K) float32 and labels (N,) of the validation images, by the torch network in fp32."""
-    prepared = prepare(dataset, trained.recipe, parts=parts)
+    prepared = prepare(dataset, trained.recipe, parts=parts, like=trained.architecture)
     _, validation = batches_for(prepared, trained.recipe)
     plan = trained.recipe.settled().model_copy(update={"precision": "fp32"})
     network = trained.network().to(plan.device)

@@ -165,6 +165,7 @@ def _weigh(
         channels=channels,
         num_classes=len(dataset.classes),
         threads=request.threads,
+        base=request.recipe,
         progress=progress,
     )
     entrants = [candidate for candidate in weighed if candidate.within]

@@ -13,7 +13,7 @@ import torch
 
 from flyweight.export.onnx import export_untrained
 from flyweight.files import write_json
-from flyweight.fit.candidates import Candidate
+from flyweight.fit.candidates import Candidate, recipe_for
 from flyweight.measure.budget import Budget, Check
 from flyweight.measure.latency import LatencyResult
 from flyweight.measure.speed import time_models
@@ -21,7 +21,7 @@ from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
 from flyweight.runtime.memory import peak_memory
 from flyweight.train.loop import State, Stepper
-from flyweight.train.optim import make_optimizer
+from flyweight.train.optim import Average, make_optimizer
 from flyweight.train.probe import on_device
 from flyweight.train.recipe import Recipe, Resolved
 
@@ -35,7 +35,7 @@ class Weighed:
     Attributes:
         values: By metric of a budget: latency_p50, latency_p90 (ms), size, memory (bytes), params, macs.
         checks: The verdict on each limit.
-        train_seconds_per_image: Of one forward and backward pass, one step of batch 64.
+        train_seconds_per_image: Of one step of its recipe.
     """
 
     candidate: Candidate
@@ -59,9 +59,13 @@ def weigh(
     channels: int,
     num_classes: int,
     threads: int,
+    base: Recipe | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Weighed]:
     """Return the cost of every candidate; latencies are taken interleaved, in one run.
+
+    Args:
+        base: What candidates train by, as `recipe_for` takes it.
 
     A candidate whose file is up to four times too large, and breaks no other limit, comes a second time, as int8.
 
@@ -75,14 +79,14 @@ def weigh(
     if known:
         return known
     architectures = {c: Architecture(c.model, num_classes, channels, c.image_size) for c in candidates}
-    weighed = _weigh_all(architectures, budget, folder, threads, progress)
+    weighed = _weigh_all(architectures, budget, folder, threads, base, progress)
     smaller = {
         replace(entry.candidate, precision="int8"): architectures[entry.candidate].quantize()
         for entry in weighed
         if _too_large_in_float_alone(entry)
     }
     if smaller:
-        weighed += _weigh_all(smaller, budget, folder, threads, progress)
+        weighed += _weigh_all(smaller, budget, folder, threads, base, progress)
     write_json(folder / WEIGHED, {**asked, "costs": [_costs(entry) for entry in weighed]})
     return weighed
 
@@ -100,6 +104,7 @@ def _weigh_all(
     budget: Budget,
     folder: Path,
     threads: int,
+    base: Recipe | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[Weighed]:
     files = []
@@ -115,7 +120,8 @@ def _weigh_all(
         checks = tuple(budget.check(values))
         # An int8 candidate trains in float until the end.
         plain = replace(architecture, surgery=())
-        price = train_price(plain) if all(check.status != "violated" for check in checks) else 0.0
+        recipe = recipe_for(candidate, channels=plain.in_chans, seed=0, base=base)
+        price = train_price(plain, recipe) if all(check.status != "violated" for check in checks) else 0.0
         weighed.append(Weighed(candidate, values, timing.as_dict(), checks, threads, price))
     return weighed
 
@@ -166,18 +172,22 @@ def _memory(path: Path, threads: int) -> dict[str, float]:
     return {"memory": float(found.peak_bytes), "memory_increment": float(found.increment_bytes)}
 
 
-def train_price(architecture: Architecture) -> float:
-    """Return training seconds per image on this machine: the fastest of a few steps, with one thread or with all."""
+def train_price(architecture: Architecture, recipe: Recipe) -> float:
+    """Return training seconds per image on this machine: the fastest of a few steps, with one thread or with all.
+
+    A step is the recipe's own: its batch, optimizer, clipping and running average of weights.
+    """
     threads = torch.get_num_threads()
     prices = []
     for tried in sorted({1, threads}):
         torch.set_num_threads(tried)
-        prices.append(_price(architecture, tried))
+        prices.append(_price(architecture, recipe, tried))
     torch.set_num_threads(threads)
     return min(prices)
 
 
-def _price(architecture: Architecture, threads: int, batch_size: int = 64, least_seconds: float = 0.1) -> float:
+def _price(architecture: Architecture, recipe: Recipe, threads: int, least_seconds: float = 0.1) -> float:
+    batch_size = min(recipe.batch_size, 128)
     plan = Resolved(
         device="cpu",
         precision="fp32",
@@ -192,9 +202,10 @@ def _price(architecture: Architecture, threads: int, batch_size: int = 64, least
         mean=architecture.mean,
         std=architecture.std,
     )
-    recipe = Recipe(batch_size=batch_size, resolved=plan)
+    recipe = recipe.model_copy(update={"resolved": plan})
     network = on_device(architecture.build().train(), plan)
-    step = Stepper(State(network, make_optimizer(network, recipe.optim)), recipe)
+    average = Average(network, recipe.ema_decay) if recipe.ema_decay else None
+    step = Stepper(State(network, make_optimizer(network, recipe.optim), average), recipe)
     images = architecture.example(batch_size).to(memory_format=torch.channels_last)
     labels = torch.arange(batch_size) % architecture.num_classes
     times: list[float] = []

@@ -97,7 +97,11 @@ def _torchvision(name: str, tagged: str, file: Path | None) -> _Found:
     import torchvision
 
     model, _, tag = tagged.rpartition(".")
-    if name not in pretrained_names("torchvision", model) if model in ZOO else True:
+    try:
+        known = pretrained_names("torchvision", model)
+    except ValueError:
+        known = ()
+    if name not in known or model not in ZOO:
         raise _unknown(name)
     published = torchvision.models.get_model_weights(model)[tag]
     source = str(file) if file is not None else str(published.url)

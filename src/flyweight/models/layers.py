@@ -56,13 +56,19 @@ def blocks(network: nn.Module) -> list[tuple[str, ...]]:
     """Return the paths of all parameters by block, in the order in which the network defines them.
 
     A block is what shares the path up to its first numbers: `net.blocks.2.0`, `net.layer1.0`, `net.features.3`, or one
-    module outside of any: `net.conv_stem`.
+    module outside of any: `net.conv_stem`. What holds vectors alone (a norm) belongs to the block before it.
     """
     found: dict[str, list[str]] = {}
     for name, _ in network.named_parameters():
         match = _BLOCK.match(name)
         found.setdefault(match[1] if match else name.rpartition(".")[0], []).append(name)
-    return [tuple(names) for names in found.values()]
+    merged: list[list[str]] = []
+    for names in found.values():
+        if merged and all(network.get_parameter(name).ndim <= 1 for name in names):
+            merged[-1] += names
+        else:
+            merged.append(names)
+    return [tuple(names) for names in merged]
 
 
 def release(network: nn.Module, kept: list[Layer]) -> None:

@@ -1,4 +1,4 @@
-"""Our own small networks: families with a width dial, 2k to 2M parameters, that train fast on a CPU.
+"""Our own small networks: families with a width dial, 4k to 1.2M parameters, that train fast on a CPU.
 
 `tiny_cnn` and `tiny_resnet` are dense: with this few channels a dense 3 × 3 convolution keeps a CPU busier than a
 depthwise one, and there are half as many layers to launch. `tiny_ds` is depthwise-separable: fewest MACs and

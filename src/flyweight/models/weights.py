@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,7 @@ class Weights:
         licence: Of the weights, as their publisher states it; "" where nothing is stated.
         source: Address, file or run they were taken from.
         data: What they were trained on.
+        trained_on: `fingerprint` and `split` (the rule) of that data, where it was a run of flyweight; else {}.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Weights:
     licence: str
     source: str
     data: str
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
         """Write both files, each whole or not at all, and return the folder."""
@@ -63,11 +65,9 @@ class Weights:
 
         content = save({key: value.detach().cpu().contiguous().clone() for key, value in self.weights.items()})
         write_bytes(folder / TENSORS, content)
-        facts = {"name": self.name, "licence": self.licence, "source": self.source, "data": self.data}
-        write_json(
-            folder / FACTS,
-            {**facts, "sha256": hashlib.sha256(content).hexdigest(), "architecture": self.architecture.to_json()},
-        )
+        facts: dict[str, Any] = {"name": self.name, "licence": self.licence, "source": self.source, "data": self.data}
+        facts |= {"trained_on": dict(self.trained_on), "sha256": hashlib.sha256(content).hexdigest()}
+        write_json(folder / FACTS, {**facts, "architecture": self.architecture.to_json()})
         return folder
 
 
@@ -116,6 +116,7 @@ def load_weights(name: str) -> Weights:
             licence=facts["licence"],
             source=facts["source"],
             data=facts["data"],
+            trained_on=facts.get("trained_on", {}),
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder} does not hold weights: {error}", do="fetch or copy them again") from error

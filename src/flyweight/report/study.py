@@ -54,8 +54,9 @@ class ArmFacts(Fact):
 
     Attributes:
         group: What it is an arm of, such as the network.
-        letters: Of the compact letter display: arms of one data set that share one were not found different. "" where
-            it is not ranked.
+        ranked: True where it is compared with the other ranked ones.
+        letters: Of the compact letter display: ranked arms of one data set that share one were not found different. ""
+            where there are fewer than three seeds to say so from.
         enough: False where the accuracy is below five times chance: not trained enough, and not ranked.
         top5, balanced, ece: Means over seeds.
         macs_by_torch: The same multiply-accumulates by torch's counter.
@@ -63,7 +64,7 @@ class ArmFacts(Fact):
         image_passes: Training images seen, each as often as it was, its own search included; mean over seeds.
         tuning: Its own search in words.
         pretrained: What its first weights were trained on; "" from scratch.
-        seen: True where that has seen these test images or their neighbours.
+        seen: True where that includes, or is what was cut into, this very data set.
         accuracy: Mean over seeds on the study's part, with Student's 95 % interval over seeds.
         per_seed: Accuracy of each seed.
         val_accuracy: Mean over seeds.
@@ -77,6 +78,7 @@ class ArmFacts(Fact):
     arm: str
     title: str
     group: str = ""
+    ranked: bool = False
     letters: str = ""
     enough: bool = True
     top5: Number = None
@@ -230,7 +232,7 @@ def render_study(facts: StudyFacts) -> str:
         "published": any(data.published for data in facts.datasets),
     }
     optional |= {"answers": bool(facts.verdicts) or not facts.compares}
-    optional |= dict.fromkeys(("networks", "tradeoffs", "pairs"), facts.compares)
+    optional |= {**dict.fromkeys(("networks", "tradeoffs"), facts.compares), "pairs": bool(facts.pairs)}
     optional |= {"published": optional["published"] or not facts.compares}
     shown = {name: title for name, title in SECTIONS.items() if optional.get(name, True)}
     absent = {
@@ -272,7 +274,7 @@ def _arms(data: DataSetFacts) -> dict[str, Any]:
         label = {"text": "published", "textposition": "end", "font": {"color": "warn", "size": 11}}
         line = {"color": "warn", "width": 1.5, "dash": "dash"}
         shapes = [{"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line, "label": label}]
-    layout = {"xaxis": {"title": {"text": "test accuracy, %"}}, "height": 80 + 34 * len(arms), "shapes": shapes}
+    layout = {"xaxis": {"title": {"text": "accuracy, %"}}, "height": 80 + 34 * len(arms), "shapes": shapes}
     return {"data": [seeds, means], "layout": layout}
 
 

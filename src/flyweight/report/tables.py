@@ -33,7 +33,8 @@ def _row(data: DataSetFacts, arm: ArmFacts) -> dict[str, Any]:
     return {
         "dataset": data.name, "arm": arm.arm, "group": arm.group, "seeds": len(arm.per_seed),
         "accuracy": arm.accuracy.value, "accuracy_low": arm.accuracy.low, "accuracy_high": arm.accuracy.high,
-        "letters": arm.letters, "trained_enough": arm.enough, "top5": arm.top5, "balanced_accuracy": arm.balanced,
+        "ranked": arm.ranked, "letters": arm.letters, "trained_enough": arm.enough,
+        "top5": arm.top5, "balanced_accuracy": arm.balanced,
         "ece": arm.ece, "params": arm.params, "macs": arm.macs, "flops": 2 * arm.macs,
         "macs_by_torch": arm.macs_by_torch, "size_bytes": arm.size_bytes,
         "backend": cost.backend if cost else None, "threads": cost.threads if cost else None,
@@ -42,7 +43,7 @@ def _row(data: DataSetFacts, arm: ArmFacts) -> dict[str, Any]:
         "memory_bytes": cost.memory_bytes if cost else None,
         "memory_increment_bytes": cost.memory_increment_bytes if cost else None,
         "image_passes": arm.image_passes, "train_macs": arm.train_macs, "train_seconds": arm.train_seconds,
-        "pretrained": arm.pretrained, "pretraining_saw_test": arm.seen,
+        "pretrained": arm.pretrained, "pretrained_on_this": arm.seen,
     }  # fmt: skip
 
 
@@ -52,11 +53,13 @@ def _quantile(name: str, found: Measured) -> dict[str, float | None]:
 
 def _latex(facts: StudyFacts, data: DataSetFacts) -> str:
     threads = next((arm.deployed.threads for arm in data.arms if arm.deployed), None)
-    timed = f" Latency: ONNX Runtime, {threads} thread(s), batch 1." if threads else ""
+    where = facts.conditions.details.get("files timed", "")
+    timed = f" Latency: {threads} thread(s), batch 1, {_escaped(where)}." if threads else ""
+    same = "networks that share a letter were not found different (Holm, 5\\,\\%)"
+    same = same if any(arm.letters for arm in data.arms) else "too few seeds for letters"
     lines = [
         r"\begin{table}",
-        rf"\caption{{{_escaped(data.title)}: mean over seeds with 95\,\% intervals; networks that share a letter were "
-        rf"not found different (Holm, 5\,\%).{timed} {_escaped(facts.conditions.machine)}.}}",
+        rf"\caption{{{_escaped(data.title)}: mean over seeds with 95\,\% intervals; {same}.{timed}}}",
         r"\begin{tabular}{lrrrrrr}",
         r"\toprule",
         r"network & accuracy (\%) & params (k) & MFLOPs & file (kB) & memory (MB) & p50 (ms) \\",

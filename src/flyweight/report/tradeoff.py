@@ -24,7 +24,7 @@ def fronts(data: DataSetFacts) -> dict[str, tuple[str, ...]]:
     """Return, for each cost, the arms that no other ranked arm beats, cheapest first."""
     found = {}
     for name, (_, value_of) in COSTS.items():
-        known = [(cost, arm) for arm in data.arms if arm.letters and (cost := value_of(arm)) is not None]
+        known = [(cost, arm) for arm in data.arms if arm.ranked and (cost := value_of(arm)) is not None]
         kept = pareto([(cost, arm.accuracy.value or 0.0) for cost, arm in known])
         best = sorted((cost, arm.arm) for (cost, arm), keep in zip(known, kept, strict=True) if keep)
         found[name] = tuple(arm for _, arm in best)
@@ -35,7 +35,7 @@ def trade_off(data: DataSetFacts, cost: str) -> dict[str, Any]:
     """Return the plot of accuracy against one cost (log scale)."""
     title, value_of = COSTS[cost]
     front = fronts(data)[cost]
-    points = {arm.arm: (value_of(arm), arm) for arm in data.arms if arm.letters and value_of(arm) is not None}
+    points = {arm.arm: (value_of(arm), arm) for arm in data.arms if arm.ranked and value_of(arm) is not None}
     traces = []
     for label, colour, chosen in (
         ("beaten by another", "muted", [name for name in points if name not in front]),

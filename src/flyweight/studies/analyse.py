@@ -41,6 +41,7 @@ from flyweight.studies.trial import Place
 
 SIGNIFICANT = 0.05
 CHANCES = 5  # times chance: an arm of a comparison below this is not trained enough to be ranked
+HALFWAY = 0.5  # from chance to perfect: as much is asked where five times chance is more than that
 ENOUGH_SEEDS = 3  # a claim about a way of training, not about one trained network
 
 
@@ -58,9 +59,10 @@ def analyse(
     datasets = tuple(data for name in names if (data := _dataset(study, name, found, deployed)).arms)
     pairs: tuple[PairFacts, ...] = ()
     if study.compare:
-        pairs = tuple(pair for data in datasets for pair in _pairs(study, data, found, place))
-        datasets = tuple(_lettered(study, data, pairs) for data in datasets)
+        pairs = tuple(pair for data in datasets for pair in _pairs(data, found, place))
+        datasets = tuple(_lettered(data, pairs) for data in datasets)
     conditions = environment()
+    timed = (read_deployed(place) or {}).get("conditions") if study.compare else None
     return StudyFacts(
         study=study.name,
         title=study.title,
@@ -84,7 +86,11 @@ def analyse(
             seeds=tuple(sorted({trial.seed for trial in found})),
             command=conditions["command"],
             date=conditions["date"],
-            details={"training": "float32, one thread a run", "trials": f"{len(found)} of {len(wanted)} finished"},
+            details={
+                "training": "float32, one thread a run",
+                "trials": f"{len(found)} of {len(wanted)} finished",
+                **({} if timed is None else {"files timed": _timed_on(timed)}),
+            },
         ),
     )
 
@@ -144,8 +150,10 @@ def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: d
     first = results[0]
     pretrained = first["pretrained"] or ""
     seen = any(part in pretrained for part in study.datasets[first["dataset"]].seen_by)
+    trained = float(np.mean([result["accuracy"] for result in results])) >= enough(first["classes"])
     return {
-        "enough": float(np.mean([result["accuracy"] for result in results])) >= CHANCES / first["classes"],
+        "enough": trained,
+        "ranked": trained and (not study.ranked or first["arm"] in study.ranked),
         "top5": _mean(results, "top5") if first["top5"] is not None else None,
         "balanced": _mean(results, "balanced"),
         "ece": _mean(results, "ece"),
@@ -157,6 +165,12 @@ def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: d
         "seen": seen,
         "deployed": None if deployed is None else _deployed(deployed),
     }
+
+
+def enough(classes: int) -> float:
+    """Return the accuracy from which an arm is trained enough to be ranked: five times chance, or half the way up."""
+    chance = 1 / classes
+    return min(CHANCES * chance, chance + HALFWAY * (1 - chance))
 
 
 def _tuning(results: Sequence[dict[str, Any]]) -> str:
@@ -173,13 +187,20 @@ def _tuning(results: Sequence[dict[str, Any]]) -> str:
 
 def _effort(study: Study, found: dict[Trial, dict[str, Any]]) -> str:
     """Return the tuning effort of the arms that were tuned, as trials × image passes."""
-    tuned = {trial.arm: result["tuning"] for trial, result in found.items() if result.get("tuning")}
+    tuned = {
+        (trial.dataset, trial.arm): (len(result["tuning"]), result["tuning"][0]["image_passes"])
+        for trial, result in sorted(found.items())
+        if result.get("tuning")
+    }
     if not tuned:
         return "No arm was tuned: each trained as its recipe stands." if study.compare else ""
-    spent = {name: (len(tries), tries[0]["image_passes"]) for name, tries in tuned.items()}
-    same = len({count for count, _ in spent.values()}) == 1
-    words = "; ".join(f"{name}: {count} trials × {passes:,} image passes" for name, (count, passes) in spent.items())
-    return f"{'Equal' if same else 'UNEQUAL'} numbers of trials. {words}."
+    sentences = []
+    for name in dict.fromkeys(dataset for dataset, _ in tuned):
+        spent = {arm: effort for (dataset, arm), effort in tuned.items() if dataset == name}
+        each = "; ".join(f"{arm} {count} × {passes:,}" for arm, (count, passes) in spent.items())
+        same = "equal" if len(set(spent.values())) == 1 else "UNEQUAL"
+        sentences.append(f"Tuning effort on {name}, trials × image passes, {same}: {each}.")
+    return " ".join(sentences)
 
 
 def _deployed(found: dict[str, Any]) -> DeployedFacts:
@@ -199,19 +220,28 @@ def _deployed(found: dict[str, Any]) -> DeployedFacts:
     )
 
 
-def _ranked(study: Study, data: DataSetFacts) -> list[ArmFacts]:
+def _timed_on(conditions: dict[str, Any]) -> str:
+    versions = conditions["versions"]
+    return f"{conditions['cpu']}, onnxruntime {versions.get('onnxruntime', '?')}, {conditions['date'][:16]}"
+
+
+def _ranked(data: DataSetFacts) -> list[ArmFacts]:
     """Return the arms that are compared with each other, the best first."""
-    chosen = [arm for arm in data.arms if arm.enough and (not study.ranked or arm.arm in study.ranked)]
-    return sorted(chosen, key=lambda arm: -(arm.accuracy.value or 0.0))
+    return sorted((arm for arm in data.arms if arm.ranked), key=lambda arm: -(arm.accuracy.value or 0.0))
 
 
-def _pairs(study: Study, data: DataSetFacts, found: dict[Trial, dict[str, Any]], place: Place) -> list[PairFacts]:
-    """Return every pair of ranked arms on one data set, the better first; Holm's correction over all of them."""
+def _pairs(data: DataSetFacts, found: dict[Trial, dict[str, Any]], place: Place) -> list[PairFacts]:
+    """Return every pair of ranked arms on one data set, the better first; Holm's correction over all of them.
+
+    None where a pair has too few seeds: that would be said of these trained networks, not of others of their kind.
+    """
     compared = [
         one
-        for first, second in combinations([arm.arm for arm in _ranked(study, data)], 2)
+        for first, second in combinations([arm.arm for arm in _ranked(data)], 2)
         if (one := _compare(Question(ask="", short="", first=first, second=second), data.name, found, place))
     ]
+    if any(one.seeds < ENOUGH_SEEDS for one in compared):
+        return []
     adjusted = holm([one.paired.p for one in compared])
     return [
         PairFacts(
@@ -226,13 +256,12 @@ def _pairs(study: Study, data: DataSetFacts, found: dict[Trial, dict[str, Any]],
     ]
 
 
-def _lettered(study: Study, data: DataSetFacts, pairs: Sequence[PairFacts]) -> DataSetFacts:
-    differ = {
-        frozenset((pair.first, pair.second))
-        for pair in pairs
-        if pair.dataset == data.name and pair.p_holm < SIGNIFICANT
-    }
-    names = [arm.arm for arm in _ranked(study, data)]
+def _lettered(data: DataSetFacts, pairs: Sequence[PairFacts]) -> DataSetFacts:
+    mine = [pair for pair in pairs if pair.dataset == data.name]
+    if not mine:
+        return data
+    differ = {frozenset((pair.first, pair.second)) for pair in mine if pair.p_holm < SIGNIFICANT}
+    names = [arm.arm for arm in _ranked(data)]
     shown = letters(names, lambda first, second: frozenset((first, second)) in differ)
     arms = tuple(arm.model_copy(update={"letters": shown.get(arm.arm, "")}) for arm in data.arms)
     return data.model_copy(update={"arms": arms})
@@ -248,11 +277,23 @@ def _verdicts(
         if (compared := _compare(question, name, found, place)) is not None
     ]
     overall = [
-        _overall(question, mine)
+        _overall(question, fair)
         for question in study.questions
-        if len(mine := [compared for compared in single if compared.question == question]) == len(datasets) > 1
+        if len(mine := [compared for compared in single if compared.question == question]) == len(datasets)
+        and len(fair := [compared for compared in mine if not _seen(study, compared, found)]) > 1
     ]
     return (*_judged(overall), *_judged(single))
+
+
+def _seen(study: Study, compared: _Compared, found: dict[Trial, dict[str, Any]]) -> bool:
+    """True where either arm was pretrained on the very data set; that is no evidence on pretraining in general."""
+    arms = (compared.question.first, compared.question.second)
+    return any(
+        part in (result.get("pretrained") or "")
+        for trial, result in found.items()
+        if trial.dataset == compared.dataset and trial.arm in arms
+        for part in study.datasets[trial.dataset].seen_by
+    )
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,16 @@ def measure_deployed(
 ) -> dict[str, dict[str, Any]]:
     """Return what each network's file costs here, by "dataset/arm"; written to `deployed.json` and not taken twice.
 
-    One file stands for all seeds of an arm: they differ in weights alone. Arms of one data set with the same network
-    are one file too. Latencies are interleaved, model only, batch 1.
+    Taken again where the processor or the runtime is another. One file stands for all seeds of an arm: they differ in
+    weights alone. Arms of one data set with the same network are one file too. Latencies are interleaved, model only,
+    batch 1.
     """
     files = _files(study, order, place)
+    conditions = environment()
+    here = {"cpu": conditions["cpu"], "onnxruntime": conditions["versions"].get("onnxruntime"), "threads": threads}
     asked = {name: hashlib.sha256(_graph_of(file)).hexdigest()[:16] for name, file in files.items()}
     known = read_deployed(place)
-    if known and known["asked"] == asked and known["threads"] == threads:
+    if known and known["asked"] == asked and known["here"] == here:
         costs: dict[str, dict[str, Any]] = known["costs"]
         return costs
     if not files:
@@ -54,8 +57,7 @@ def measure_deployed(
             "memory_increment_bytes": memory.increment_bytes,
         }
     costs = {name: found[asked[name]] for name in files}
-    conditions = environment()
-    write_json(place.out / DEPLOYED, {"asked": asked, "threads": threads, "costs": costs, "conditions": conditions})
+    write_json(place.out / DEPLOYED, {"asked": asked, "here": here, "costs": costs, "conditions": conditions})
     return costs
 
 

@@ -41,7 +41,8 @@ class StudyData(_Part):
     Attributes:
         source: What to load; None: the data set of this name, or `of` that name, below the folder of the data sets.
         subset: What part of it is used at every scale that does not say another.
-        seen_by: Data whose pretraining has seen these test images, or their neighbours, as weights name it.
+        quarantine: File that names images to leave out, one a line.
+        seen_by: Data that these images are part of, or are cut from, as weights name what they were trained on.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -51,6 +52,7 @@ class StudyData(_Part):
     source: str | None = None
     of: str | None = None
     subset: Subset | None = None
+    quarantine: str | None = None
     seen_by: tuple[str, ...] = ()
     published: Published | None = None
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from flyweight.data.audit import leave_out
 from flyweight.data.batches import Batches
 from flyweight.data.cache import build_fixed
 from flyweight.data.dataset import Dataset
@@ -67,7 +68,7 @@ def claim(study: Study, scale: Scale, place: Place) -> None:
     Raises:
         RecipeError: It holds others, whose results would be taken for these.
     """
-    content = study.model_dump(mode="json", include={"name", "base", "arms", "datasets"})
+    content = study.model_dump(mode="json", include={"name", "part", "compare", "base", "arms", "datasets"})
     content["scale"] = scale.model_dump(mode="json", exclude={"seeds", "datasets", "arms"})
     file = place.out / CLAIM
     if not file.is_file():
@@ -92,8 +93,8 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     if done is not None:
         return done
     folder, arm = place.of(trial), study.arms[trial.arm]
-    dataset = load_part(study, scale, trial.dataset, place)
     recipe = recipe_of(study, scale, trial)
+    dataset = load_part(study, scale, trial, recipe, place)
     prepared = prepare(dataset, recipe)
     before = _result_of(trial, arm.from_arm, place)
     spent = before["train_macs"] if before else 0.0
@@ -141,6 +142,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
         "train_seconds": seconds + sum(one["seconds"] for one in effort),
         "epochs": len(trained.history),
         "train_images": len(prepared.split.train),
+        "fingerprint": dataset.fingerprint(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / RESULT, result)
@@ -189,16 +191,33 @@ def int8_bytes(architecture: Architecture) -> int | None:
         return None
 
 
-def load_part(study: Study, scale: Scale, name: str, place: Place) -> Dataset:
-    """Return a data set of the study, or the part of it that the scale asks for.
+def load_part(study: Study, scale: Scale, trial: Trial, recipe: Recipe, place: Place) -> Dataset:
+    """Return a trial's data set, or the part of it that the scale asks for.
 
     Raises:
         DataError: It cannot be read.
+        RecipeError: Finished trials of the folder were run on other images or labels.
     """
-    facts = study.datasets[name]
-    dataset = load_data(facts.source or f"{facts.of or name}:{place.data}")
-    wanted = scale.subsets.get(name, facts.subset)
-    return dataset if wanted is None else subset(dataset, classes=wanted.classes, per_class=wanted.per_class)
+    facts = study.datasets[trial.dataset]
+    dataset = load_data(facts.source or f"{facts.of or trial.dataset}:{place.data}", group=recipe.data.group)
+    dataset = leave_out(dataset, None if facts.quarantine is None else Path(facts.quarantine))
+    wanted = scale.subsets.get(trial.dataset, facts.subset)
+    if wanted is not None:
+        dataset = subset(
+            dataset,
+            classes=wanted.classes,
+            per_class=wanted.per_class,
+            test_fraction=recipe.data.test_fraction,
+            split_seed=recipe.data.split_seed,
+        )
+    for file in sorted((place.out / "trials" / trial.dataset).glob(f"*/*/{RESULT}")):
+        there = json.loads(file.read_text("utf-8")).get("fingerprint")
+        if there not in (None, dataset.fingerprint()):
+            raise RecipeError(
+                f"{file.parent} was run on other images or labels of {trial.dataset} than there are now",
+                do="choose another --out, or put the data back as they were",
+            )
+    return dataset
 
 
 def _tuned(

@@ -13,6 +13,7 @@ import numpy as np
 from flyweight.data.cache import FixedStore, RaggedStore, build_fixed, build_ragged
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split, split
+from flyweight.models.architecture import Architecture
 from flyweight.runtime.preprocess import Preprocess, decode
 from flyweight.train.recipe import DataPart, Recipe
 
@@ -47,9 +48,17 @@ class Prepared:
 
 
 def prepare(
-    dataset: Dataset, recipe: Recipe, *, parts: Split | None = None, progress: Progress | None = None
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    parts: Split | None = None,
+    like: Architecture | None = None,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Split, decode and measure the data as the recipe says (or as it was resolved before).
+
+    Args:
+        like: The network that training begins with: pixels are normalised as it expects, not as the data would have it.
 
     Raises:
         DataError: An image cannot be decoded, or a class is missing from a part.
@@ -63,8 +72,8 @@ def prepare(
         channels=channels,
         resize=data.resize,
         interpolation=data.interpolation,
-        mean=(0.5,) * channels,
-        std=(0.5,) * channels,
+        mean=_rechannelled(like.mean, channels) if like else (0.5,) * channels,
+        std=_rechannelled(like.std, channels) if like else (0.5,) * channels,
     )
     policy = _shape_policy(recipe, preprocess, side)
     train_store: FixedStore | RaggedStore
@@ -74,6 +83,8 @@ def prepare(
     else:
         train_store = build_fixed(dataset, parts.train, preprocess, progress=progress)
     val_store = build_fixed(dataset, parts.val, preprocess, progress=progress)
+    if like is not None:
+        return Prepared(dataset, parts, preprocess, policy, train_store, val_store)
     mean, std = _statistics(val_store if policy == "ragged" else train_store)
     if preprocess.resize == "pad":  # the padding is the mean, and the pixels are already padded
         mean = preprocess.mean
@@ -116,6 +127,13 @@ def _shape_policy(recipe: Recipe, preprocess: Preprocess, side: int) -> str:
         return recipe.data.shape_policy
     crops = recipe.augment.random_resized_crop is not None
     return "ragged" if crops and preprocess.image_size != side else "fixed"
+
+
+def _rechannelled(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return one value a channel: the mean of all for grey, else the given ones in turn."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[channel % len(values)] for channel in range(channels))
 
 
 def _statistics(store: FixedStore | RaggedStore, most: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:

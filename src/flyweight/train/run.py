@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from flyweight.train.checkpoint import checkpoint_stage, load_checkpoint, save_c
 from flyweight.train.distill import find_teacher, load_teacher
 from flyweight.train.linear_probe import fit_head
 from flyweight.train.loop import EpochDone, State, StepDone, finish_epoch, train
-from flyweight.train.prepare import Prepared, Progress, prepare
+from flyweight.train.prepare import Prepared, Progress, prepare, split_for
 from flyweight.train.probe import resolve
 from flyweight.train.recipe import Recipe, load_recipe
 from flyweight.train.stages import (
@@ -96,6 +96,7 @@ def run(
         left.unlink(missing_ok=True)
     if initial is None and recipe.model.pretrained:
         initial = load_weights(recipe.model.pretrained)
+        refuse_other_split(initial.trained_on, dataset, recipe, f"model.pretrained {recipe.model.pretrained!r}")
     source = _source(dataset, recipe, parts, initial)
     if (out / FACTS).exists():
         _same_recipe(recipe, out)
@@ -103,9 +104,9 @@ def run(
         yield Finished(Trained.load(out))
         return
     check_device(device)
-    prepared = prepare(dataset, recipe, parts=parts, progress=progress)
+    like = initial.architecture if initial else None
+    prepared = prepare(dataset, recipe, parts=parts, like=like, progress=progress)
     architecture = architecture_for(recipe, prepared, initial)
-    prepared = replace(prepared, preprocess=replace(prepared.preprocess, mean=architecture.mean, std=architecture.std))
     if recipe.distill:
         load_teacher(recipe.distill, prepared.dataset.classes, architecture)
     _claim(recipe, source, out)
@@ -169,7 +170,7 @@ def batches_for(
 
 
 def architecture_for(recipe: Recipe, prepared: Prepared, initial: Initial | None = None) -> Architecture:
-    """Return the architecture the recipe names, for these classes and pixels; normalised as pretrained weights expect.
+    """Return the architecture the recipe names, for these classes and pixels.
 
     Raises:
         RecipeError: It is that of the run to begin with, and there is none, or one of other classes or pixels.
@@ -177,27 +178,15 @@ def architecture_for(recipe: Recipe, prepared: Prepared, initial: Initial | None
     pixels = prepared.preprocess
     if recipe.model.name == "from":
         return _initial_architecture(prepared, initial)
-    mean, std = pixels.mean, pixels.std
-    if recipe.model.pretrained and initial is not None:
-        mean, std = (
-            _rechannelled(values, pixels.channels) for values in (initial.architecture.mean, initial.architecture.std)
-        )
     return Architecture(
         name=recipe.model.name,
         num_classes=len(prepared.dataset.classes),
         in_chans=pixels.channels,
         image_size=pixels.image_size,
         args=dict(recipe.model.args),
-        mean=mean,
-        std=std,
+        mean=pixels.mean,
+        std=pixels.std,
     )
-
-
-def _rechannelled(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return one value a channel: the mean of all for grey, else the old ones in turn."""
-    if channels == 1:
-        return (sum(values) / len(values),)
-    return tuple(values[channel % len(values)] for channel in range(channels))
 
 
 def _initial_architecture(prepared: Prepared, initial: Initial | None) -> Architecture:
@@ -215,6 +204,25 @@ def _initial_architecture(prepared: Prepared, initial: Initial | None) -> Archit
             do=f"give the data it was trained on (--set data.image_size={found.image_size}), or name a network",
         )
     return found
+
+
+def refuse_other_split(trained_on: Mapping[str, Any], dataset: Dataset, recipe: Recipe, what: str) -> None:
+    """Raise RecipeError for weights that were trained on images which this recipe would validate or test on.
+
+    Args:
+        trained_on: `fingerprint` and `split` (the rule) of their data; {} where these are not known.
+        what: The weights, for people.
+    """
+    if trained_on.get("fingerprint") != dataset.fingerprint():
+        return
+    rule, theirs = split_for(dataset, recipe.data).rule, trained_on["split"]
+    differ = [key for key, value in rule.items() if theirs.get(key, 0) != value]
+    if differ:
+        there, here = {key: theirs.get(key, 0) for key in differ}, {key: rule[key] for key in differ}
+        raise RecipeError(
+            f"{what} was trained on the same images with another split: {there} there, {here} here",
+            do="give the data part of its recipe.yaml with --set data.…, or weights trained on other images",
+        )
 
 
 def check_device(device: str | None) -> None:
