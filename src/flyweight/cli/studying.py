@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flyweight.cli.progress import Bars
+from flyweight.runtime.energy import EnergyMeter
 
 if TYPE_CHECKING:
     from flyweight.report.study import ArmFacts, RunningFacts, StudyFacts
@@ -31,8 +32,10 @@ def conduct(
     from flyweight.studies.analyse import analyse
     from flyweight.studies.deployed import measure_deployed
     from flyweight.studies.schedule import Running, TrialDone, TrialFailed, run_trials
+    from flyweight.studies.spent import add_energy
 
     failed: list[TrialFailed] = []
+    energy = EnergyMeter()
     pace = _Pace(study, size, len(order))
     with Bars(quiet=as_json) as bars:
         try:
@@ -41,6 +44,7 @@ def conduct(
                     bars.say(line)
                 if isinstance(event, TrialFailed):
                     failed.append(event)
+                energy.joules()  # often enough that no counter wraps twice
                 finished = isinstance(event, TrialDone) and not event.again
                 if finished or (isinstance(event, Running) and pace.due()):
                     build_study_report(analyse(study, scale, order, place, pace.facts(event)), place.out)
@@ -53,6 +57,8 @@ def conduct(
                 study, order, place, quick=scale == "smoke",
                 progress=lambda done, total: bars.update("measure", done, total, "processes"),
             )  # fmt: skip
+    if pace.fresh:
+        add_energy(place, energy.joules(), pace.seconds)
     facts = analyse(study, scale, order, place)
     files = build_study_report(facts, place.out)
     if study.compare:
@@ -73,6 +79,11 @@ class _Pace:
     def __init__(self, study: Study, size: Scale, total: int) -> None:
         self.study, self.size, self.total = study, size, total
         self.done, self.fresh, self.started, self.drawn = 0, 0, time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of this call so far."""
+        return time.monotonic() - self.started
 
     def due(self) -> bool:
         """True when the page is older than PAGE_SECONDS; it then counts as drawn now."""
@@ -100,7 +111,7 @@ class _Pace:
             return None
         left = None
         if self.fresh:
-            left = (time.monotonic() - self.started) / self.fresh * (self.total - self.done)
+            left = self.seconds / self.fresh * (self.total - self.done)
         rows = [(trial.name, done, max(self.epochs(trial), done, 1)) for trial, done in getattr(event, "trials", ())]
         return RunningFacts(done=self.done, total=self.total, running=tuple(rows), seconds_left=left)
 

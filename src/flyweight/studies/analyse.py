@@ -36,6 +36,7 @@ from flyweight.report.study import (
 )
 from flyweight.runtime.environment import environment
 from flyweight.studies.deployed import read_deployed
+from flyweight.studies.spent import spent
 from flyweight.studies.study import Question, Study, Trial
 from flyweight.studies.trial import Place
 
@@ -89,6 +90,7 @@ def analyse(
             details={
                 "training": "float32, one thread a run",
                 "trials": f"{len(found)} of {len(wanted)} finished",
+                **spent(place, list(found.values())),
                 **({} if timed is None else {"files timed": _timed_on(timed)}),
             },
         ),
