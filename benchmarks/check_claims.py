@@ -1,4 +1,4 @@
-"""Compare claims.json with the committed results; fill README.md and docs/studies.md from them: `make claims`."""
+"""Compare claims.json with the committed results; fill README.md and the pages of docs from them: `make claims`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,36 @@ def main() -> int:
     for report in sorted(STUDIES.glob("*.json")):
         text = markdown(StudyFacts.model_validate_json(report.read_bytes()))
         fill(STUDIES.with_suffix(".md"), f"study {report.stem}", text)
+    tiny = HERE / "results" / "tiny_cnn.json"
+    if tiny.exists():
+        fill(STUDIES.parent / "tiny.md", "bundles", bundles(json.loads(tiny.read_text())["details"]))
     return fill(README, "claims", table(rows))
+
+
+def bundles(details: dict[str, Any]) -> str:
+    """Return the Markdown table of the tiny family's bundles: means over seeds, and what ships of it."""
+    lines = [
+        "| bundle | variant | mean over seeds | shipped seed | int8 − float | parameters | file | p50, 1 thread |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in details.items():
+        for variant in ("fp32", "int8"):
+            values = [100 * seed[variant]["accuracy"] for seed in row["seeds"]]
+            changes = [seed["int8_minus_fp32"] for seed in row["seeds"] if variant == "int8"]
+            worst = max(changes, key=lambda change: abs(change["value"]), default=None)
+            shown = (
+                ""
+                if worst is None
+                else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * worst[key] for key in ("value", "low", "high")))
+            )
+            cost = row["shipped"][variant]
+            p50 = cost["latency"]["p50"]
+            mean = f"{sum(values) / len(values):.2f} % ({', '.join(f'{value:.2f}' for value in values)})"
+            lines.append(
+                f"| `{name}` | {variant} | {mean} | {100 * cost['accuracy']:.2f} % | {shown} | {cost['params']:,} | "
+                f"{cost['size_bytes']:,} B | {p50['ms']:.4f} ms [{p50['low_ms']:.4f}, {p50['high_ms']:.4f}] |"
+            )
+    return "\n".join(lines)
 
 
 def judge(claim: dict[str, Any]) -> dict[str, str]:

@@ -222,7 +222,7 @@ def claim(row: Row, found: Sequence[dict[str, Any]]) -> Measured:
     values = [result[row.claimed]["accuracy"] for result in found]
     if len(values) > 1:
         interval = mean_interval(values)
-        return Measured(interval.value, interval.low, interval.high, len(values))
+        return Measured(interval.value, interval.low, min(1.0, interval.high), len(values))
     low, high = wilson(round(values[0] * 10_000), 10_000)
     return Measured(values[0], low, high, 1)
 
