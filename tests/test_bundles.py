@@ -1,0 +1,75 @@
+"""Every shipped bundle says of itself what its bytes say: files, counts, answers, and on the real data its accuracy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flyweight.api import Bundle, verify
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "tiny_cnn.json"
+VARIANTS = ("fp32", "int8")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a bundle ships as, and the limits it was made for."""
+
+    data: str
+    default: str
+    params: int | None
+    int8_bytes: int
+
+
+PROMISES = {
+    "tiny-mnist": Promise("mnist", "fp32", 14_862, 30_000),
+    "tiny-fashion-mnist": Promise("fashion-mnist", "fp32", 14_862, 30_000),
+    "tiny-cifar10": Promise("cifar10", "fp32", 19_622, 30_000),
+    "small-cifar10": Promise("cifar10", "int8", None, 98_496),
+}
+
+
+def test_every_bundle_in_the_repository_has_its_promise_here() -> None:
+    assert {folder.name for folder in (ROOT / "bundles").iterdir()} == set(PROMISES)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", PROMISES)
+def test_it_verifies_and_keeps_its_limits(name: str, variant: str) -> None:
+    bundle, promise = Bundle.open(ROOT / "bundles" / name), PROMISES[name]
+    assert (bundle.name, bundle.default) == (name, promise.default)
+    found = verify(bundle.path, variant=variant)
+    assert found.ok, found.failures
+    assert found.golden_n >= 16
+    if promise.params is not None:
+        assert found.params <= promise.params
+    if variant == "int8":
+        assert found.size_bytes <= promise.int8_bytes
+    if name != "small-cifar10" or variant == "int8":
+        assert found.size_bytes < 100_000
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_its_card_says_what_the_committed_results_say_of_the_seed_that_validates_best(name: str) -> None:
+    bundle, promise = Bundle.open(ROOT / "bundles" / name), PROMISES[name]
+    seeds = json.loads(RESULTS.read_text())["details"][name]["seeds"]
+    best = max(seeds, key=lambda seed: seed["val_accuracy" if promise.default == "fp32" else "val_accuracy_int8"])
+    for variant in VARIANTS:
+        recorded = bundle.variant(variant).accuracy
+        assert recorded is not None
+        assert recorded["top1"] == best[variant]["accuracy"]
+        assert recorded["n"] == 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", PROMISES)
+def test_its_accuracy_is_recomputed_from_the_official_test_images(name: str, variant: str, real_data: Path) -> None:
+    found = verify(ROOT / "bundles" / name, f"{PROMISES[name].data}:{real_data}", variant)
+    assert found.ok, found.failures
+    assert found.matches_card
+    assert found.n == 10_000
