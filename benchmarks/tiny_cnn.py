@@ -3,7 +3,8 @@
 Published (arXiv:2501.15547): 99 % on MNIST and 89 % on Fashion-MNIST with 14,862 parameters, 65 % on CIFAR-10 with
 19,622. MLPerf Tiny's ResNet-8: an int8 file of 98,496 bytes with 86.97 % on CIFAR-10. Each row is a shipped recipe.
 Each seed is trained, then trained on its int8 levels with itself as the teacher (recipe `qat`), and both are scored
-once, as ONNX files through ONNX Runtime, on the full official test part. The seed with the best validation accuracy
+once, as ONNX files through ONNX Runtime, on the full official test part. The float file's channels are padded with
+zeros to multiples of 4 where the limit of parameters, zeros counted, allows it. The seed with the best validation accuracy
 becomes the bundle; the claim is the mean over all seeds.
 
     FLYWEIGHT_DATA=DIR python benchmarks/tiny_cnn.py [--only tiny-mnist] [--seeds 5] [--first-seed 0] [--runs DIR]
@@ -30,6 +31,7 @@ from flyweight.data.sources import load_data
 from flyweight.data.split import open_test
 from flyweight.export import export
 from flyweight.export.bundle import copy_bundle, record_accuracy
+from flyweight.export.counted import counted_params
 from flyweight.export.trained import export_variant
 from flyweight.measure.accuracy import score
 from flyweight.measure.speed import time_models
@@ -161,6 +163,7 @@ def scored(row: Row, seed: int, runs: Path) -> dict[str, Any]:
     """Return what a seed's two files score on the test part, with the paired difference."""
     dataset = data_of(row)
     floating, levels = both(row, seed, runs)
+    floating = padded(row, floating)
     folder = runs / row.name / "bundles" / f"seed{seed}"
     bundle = export_variant(export(floating, dataset, folder), levels, dataset, folder)
     open_test(runs / row.name / "test-openings.jsonl", why=f"{row.name}, seed {seed}: float and int8")
@@ -181,6 +184,13 @@ def scored(row: Row, seed: int, runs: Path) -> dict[str, Any]:
         f"{row.name} seed {seed}: {100 * result['fp32']['accuracy']:.2f} %, int8 {100 * change.value:+.2f}", flush=True
     )
     return result
+
+
+def padded(row: Row, trained: Trained) -> Trained:
+    """Return the float classifier with channels in multiples of 4 where its limit allows it: the same, faster."""
+    made = trained.padded()
+    params = counted_params(made.architecture)
+    return made if row.limit is not None and params <= row.limit else trained
 
 
 def on_test(bundle: Bundle, variant: str, dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -19,6 +19,9 @@ def export(
         Path | None, typer.Option(help="Add the int8 variant of this run (trained with --recipe qat --from RUN).")
     ] = None,
     default: Annotated[str | None, typer.Option(help="Variant used when none is named: fp32 or int8.")] = None,
+    pad_channels: Annotated[
+        bool, typer.Option(help="Round a tiny_sep's channels up to multiples of 4 with zeros: faster in ONNX Runtime.")
+    ] = False,
     quarantine: Annotated[
         Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
     ] = None,
@@ -35,6 +38,7 @@ def export(
     from flyweight.train.trained import Trained
 
     trained = Trained.load(run)
+    trained = trained.padded() if pad_channels else trained
     dataset = leave_out(load_data(data, group=trained.recipe.data.group), quarantine)
     chosen = default or precision_of(trained.architecture)
     if chosen not in {precision_of(trained.architecture), *(["int8"] if int8 else [])}:

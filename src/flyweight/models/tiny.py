@@ -133,12 +133,20 @@ class SepBlock(nn.Module):
 
 
 def tiny_sep(
-    num_classes: int, in_chans: int, image_size: int, *, width: int = 32, depth: int = 4, stem: int | None = None
+    num_classes: int,
+    in_chans: int,
+    image_size: int,
+    *,
+    width: int = 32,
+    depth: int = 4,
+    stem: int | None = None,
+    second: int | None = None,
 ) -> nn.Sequential:
     """Return a stem and two stages of `depth` blocks of width and 1.5 × width; 17k parameters at width 32, depth 4.
 
     Args:
         stem: Channels of the first convolution, at full resolution; None: three quarters of the width.
+        second: Channels of the second stage; None: 1.5 × width.
 
     Source: the blocks are those of MobileNet (arXiv:1704.04861) with the shortcuts of ResNet (arXiv:1512.03385).
     Changed: no activation between the two convolutions, as in Xception (arXiv:1610.02357, section 4.7).
@@ -146,7 +154,7 @@ def tiny_sep(
     before = stem or 3 * width // 4
     first = before
     trunk: list[nn.Module] = []
-    for after in (width, 3 * width // 2):
+    for after in (width, second or 3 * width // 2):
         for number in range(depth):
             trunk.append(SepBlock(before, after, stride=1 if number else 2))
             before = after

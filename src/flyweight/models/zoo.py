@@ -119,7 +119,7 @@ def _tiny_net(
     except TypeError as error:
         raise ModelError(
             f"{maker} cannot be built with {args}: {error}",
-            do="use width; depth for tiny_resnet, tiny_sep, tiny_vgg; stem for tiny_sep; wide for tiny_vgg; "
+            do="use width; depth for tiny_resnet, tiny_sep, tiny_vgg; stem and second for tiny_sep; wide for tiny_vgg; "
             "widths for pool_cnn",
         ) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flyweight.errors import ModelError
 from flyweight.files import write_bytes, write_json
 from flyweight.models.architecture import Architecture
+from flyweight.models.widen import multiple_of_four, widen
 from flyweight.runtime.preprocess import Preprocess
 from flyweight.train.recipe import Recipe
 
@@ -65,6 +66,20 @@ class Trained:
                 do="use the weights file and architecture.json of the same run",
             ) from error
         return network.eval()
+
+    def padded(self) -> Trained:
+        """Return the same classifier with its channels rounded up to multiples of 4, the added ones zero throughout.
+
+        Raises:
+            ModelError: The network is no tiny_sep, or is folded or quantized already.
+        """
+        if self.architecture.surgery:
+            raise ModelError(
+                f"{self.architecture.name!r} has been changed since it was built, and its channels cannot be padded",
+                do="pad the float run as it was trained",
+            )
+        architecture, weights = widen(self.architecture, self.weights, multiple_of_four(self.architecture))
+        return replace(self, architecture=architecture, weights=weights)
 
     def save(self, folder: Path) -> None:
         """Write weights, architecture.json, recipe.resolved.yaml and trained.json, each whole or not at all."""
