@@ -4,8 +4,8 @@ Published (arXiv:2501.15547): 99 % on MNIST and 89 % on Fashion-MNIST with 14,86
 19,622. MLPerf Tiny's ResNet-8: an int8 file of 98,496 bytes with 86.97 % on CIFAR-10. Each row is a shipped recipe.
 Each seed is trained, then trained on its int8 levels with itself as the teacher (recipe `qat`), and both are scored
 once, as ONNX files through ONNX Runtime, on the full official test part. The float file's channels are padded with
-zeros to multiples of 4 where the limit of parameters, zeros counted, allows it. The seed with the best validation accuracy
-becomes the bundle; the claim is the mean over all seeds.
+zeros to multiples of 4 where the limit of parameters, zeros counted, allows it. The seed with the best validation
+accuracy becomes the bundle; the claim is the mean over all seeds.
 
     FLYWEIGHT_DATA=DIR python benchmarks/tiny_cnn.py [--only tiny-mnist] [--seeds 5] [--first-seed 0] [--runs DIR]
 
