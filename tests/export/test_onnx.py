@@ -190,4 +190,5 @@ def test_the_counted_cost_of_an_untrained_network_is_remembered(
         (8, 16, 1),
     ]
     by_hand = sum(wide * out * area + out for wide, out, area in convolutions) + 16 * 3 + 3
-    assert first.params == counted_params(TINY) == by_hand
+    assert first.cost.params == counted_params(TINY) == by_hand
+    assert first.size_bytes > 4 * by_hand
