@@ -52,6 +52,9 @@ def adapt_stem(net: nn.Module, name: str, in_chans: int, image_size: int, min_ma
     Raises:
         ModelError: The input is too small for the network, or its stem cannot be changed without breaking it.
     """
+    if min_map <= 1:  # as it was published; an image that vanishes is an error
+        trace(net, name, in_chans, image_size)
+        return net
     shrinks = _levels(net, name, in_chans, image_size)
     while shrinks and min(shrink.after for shrink in shrinks) < min_map:
         level = shrinks[0].before
