@@ -44,7 +44,7 @@ def test_a_search_teaches_compares_on_validation_and_opens_no_test_part(family: 
     small_mnist(tmp_path / "data")
     (tmp_path / "data" / "MNIST").rename(tmp_path / "data" / "FashionMNIST")
     order = trials(family, family.scales["smoke"], arms=["taught"])
-    assert [trial.arm for trial in order] == ["teacher", "sep_wide", "taught"]
+    assert [trial.arm for trial in order] == ["teacher", "taught"]
     place = Place(tmp_path / "data", tmp_path / "out")
     scale: Scale = family.scales["smoke"]
     events = list(run_trials(family, scale, order, place, jobs=1))
