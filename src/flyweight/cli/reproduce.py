@@ -15,7 +15,9 @@ from flyweight.runtime.environment import usable_cores
 
 
 def reproduce(
-    study: Annotated[str, typer.Argument(help="Name of a shipped study: tiny_cnn, tiny_family, lightweight_five.")],
+    study: Annotated[
+        str, typer.Argument(help="Name of a shipped study: tiny_cnn, tiny_family, lightweight_five, few_images.")
+    ],
     data: Annotated[
         Path | None, typer.Option(help="Folder with the data sets; default: the variable FLYWEIGHT_DATA.")
     ] = None,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flyweight.cli.progress import Bars
+from flyweight.errors import TrainingError
 from flyweight.runtime.energy import EnergyMeter
 
 if TYPE_CHECKING:
@@ -48,17 +49,18 @@ def conduct(
                 finished = isinstance(event, TrialDone) and not event.again
                 if finished or (isinstance(event, Running) and pace.due()):
                     build_study_report(analyse(study, scale, order, place, pace.facts(event)), place.out)
-        except KeyboardInterrupt:  # the page is not to wait for what does not come
+        except (KeyboardInterrupt, TrainingError):  # stopped: the page is not to wait for what does not come
             build_study_report(analyse(study, scale, order, place), place.out)
             raise
+        finally:
+            if pace.fresh:
+                add_energy(place, energy.joules(), pace.seconds)
         if study.compare and not failed:
             bars.say("measuring the files side by side")
             measure_deployed(
-                study, order, place, quick=scale == "smoke",
+                study, order, place, quick=size.quick,
                 progress=lambda done, total: bars.update("measure", done, total, "processes"),
             )  # fmt: skip
-    if pace.fresh:
-        add_energy(place, energy.joules(), pace.seconds)
     facts = analyse(study, scale, order, place)
     files = build_study_report(facts, place.out)
     if study.compare:

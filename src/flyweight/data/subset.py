@@ -50,9 +50,8 @@ def subset(
     found = replace(dataset.take(np.flatnonzero(dataset.labels < kept)), classes=dataset.classes[:kept])
     if per_class is None:
         return found
-    if (
-        found.parts is None or not (found.parts == "test").any()
-    ):  # what will be tested on is sealed first, so that it is not thinned
+    # What will be tested on is sealed first, so that it is not thinned.
+    if found.parts is None or not (found.parts == "test").any():
         chosen = split(found, test_fraction=test_fraction, seed=split_seed).test
         parts = np.full(len(found), "", dtype="<U5") if found.parts is None else found.parts.astype("<U5")
         parts[chosen] = "test"

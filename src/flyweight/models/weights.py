@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from flyweight.data.cache_folder import cache_root
 from flyweight.errors import ModelError
 from flyweight.files import write_bytes, write_json
 from flyweight.models.architecture import Architecture
@@ -73,8 +74,7 @@ class Weights:
 
 def cache_folder() -> Path:
     """Return the folder that `flyweight weights get` fills."""
-    root = os.environ.get("FLYWEIGHT_CACHE") or Path.home() / ".cache" / "flyweight"
-    return Path(root) / CACHE
+    return cache_root() / CACHE
 
 
 def folders() -> list[Path]:

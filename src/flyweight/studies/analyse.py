@@ -151,7 +151,6 @@ def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: d
     """Return what only a comparison of networks says of an arm."""
     first = results[0]
     pretrained = first["pretrained"] or ""
-    seen = any(part in pretrained for part in study.datasets[first["dataset"]].seen_by)
     trained = float(np.mean([result["accuracy"] for result in results])) >= enough(first["classes"])
     return {
         "enough": trained,
@@ -164,7 +163,7 @@ def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: d
         "image_passes": _mean(results, "image_passes"),
         "tuning": _tuning(results),
         "pretrained": pretrained,
-        "seen": seen,
+        "seen": _saw(study, first),
         "deployed": None if deployed is None else _deployed(deployed),
     }
 
@@ -173,6 +172,12 @@ def enough(classes: int) -> float:
     """Return the accuracy from which an arm is trained enough to be ranked: five times chance, or half the way up."""
     chance = 1 / classes
     return min(CHANCES * chance, chance + HALFWAY * (1 - chance))
+
+
+def _saw(study: Study, result: dict[str, Any]) -> bool:
+    """True where a trial began with weights that were trained on its own data set, or on what that was cut from."""
+    pretrained = result.get("pretrained") or ""
+    return any(part in pretrained for part in study.datasets[result["dataset"]].seen_by)
 
 
 def _tuning(results: Sequence[dict[str, Any]]) -> str:
@@ -291,10 +296,9 @@ def _seen(study: Study, compared: _Compared, found: dict[Trial, dict[str, Any]])
     """True where either arm was pretrained on the very data set; that is no evidence on pretraining in general."""
     arms = (compared.question.first, compared.question.second)
     return any(
-        part in (result.get("pretrained") or "")
+        _saw(study, result)
         for trial, result in found.items()
         if trial.dataset == compared.dataset and trial.arm in arms
-        for part in study.datasets[trial.dataset].seen_by
     )
 
 

@@ -66,6 +66,7 @@ class Scale(_Part):
         arms: Those that are run; None: all.
         limit: Training images in an epoch; None: all.
         subsets: What part of a data set is used, by name; the others whole.
+        quick: True where files are timed by few short processes, for a first look.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -75,6 +76,7 @@ class Scale(_Part):
     arms: tuple[str, ...] | None = None
     limit: int | None = None
     subsets: dict[str, Subset] = Field(default_factory=dict)
+    quick: bool = False
 
 
 class Tune(_Part):

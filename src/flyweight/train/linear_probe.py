@@ -8,7 +8,6 @@ penalties, each begun from the solution before it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +21,10 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # of half the sum of squared weights
 STEPS = 60  # of L-BFGS for each
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What fitting a head gave. `row` is like a row of the history: losses in nats, accuracies 0 to 1."""
-
-    penalty: float
-    row: dict[str, float]
-
-
-def fit_head(network: nn.Module, training: Batches, validation: Batches, example: Tensor) -> Probe:
+def fit_head(network: nn.Module, training: Batches, validation: Batches, example: Tensor) -> dict[str, float]:
     """Fit the last layer of `network` in place, the rest in evaluation mode and unchanged.
+
+    Returns a row of the history: losses in nats per image, accuracies 0 to 1, the penalty that was kept.
 
     Args:
         training: Batches of the training images, without random changes.
@@ -70,7 +63,7 @@ def fit_head(network: nn.Module, training: Batches, validation: Batches, example
         head.bias.copy_(bias - (weight / std) @ mean)
     seconds = time.perf_counter() - started
     row = {"train_loss": loss, "val_loss": -likelihood, "val_accuracy": accuracy, "lr": 0.0, "penalty": penalty}
-    return Probe(penalty, {**row, "train_seconds": seconds, "images_per_second": len(labels) / seconds})
+    return {**row, "train_seconds": seconds, "images_per_second": len(labels) / seconds}
 
 
 def _features(network: nn.Module, head: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:

@@ -323,9 +323,10 @@ def _loop(state: State, stage: Stage, prepared: Prepared, out: Path) -> Iterator
 
 
 def _probed(state: State, stage: Stage, prepared: Prepared, out: Path) -> EpochDone:
-    plan, pixels = stage.recipe.settled(), prepared.preprocess
-    _, validation = batches_for(prepared, stage.recipe)
-    chosen = prepared.split.train
+    """Fit the head once; a run that was stopped after it has it in its checkpoint."""
+    if state.epoch > 0:
+        return EpochDone(state.history[-1])
+    plan, pixels, chosen = stage.recipe.settled(), prepared.preprocess, prepared.split.train
     unchanged = Batches(
         build_fixed(prepared.dataset, chosen, pixels),
         prepared.dataset.labels[chosen],
@@ -336,16 +337,17 @@ def _probed(state: State, stage: Stage, prepared: Prepared, out: Path) -> EpochD
         device=plan.device,
         train=False,
     )
-    if state.epoch == 0:
-        example = stage.architecture.example().to(plan.device)
-        found = fit_head(state.network, unchanged, validation, example)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            state.network(example)
-        macs = counter.get_total_flops() / 2 * len(chosen)
-        facts = {"epoch": len(state.history) + 1, "stage": state.stage, "train_macs": macs}
-        finish_epoch(state, stage.recipe, {**facts, **found.row})
-        _log(state, out)
-        save_checkpoint(state, out / CHECKPOINT)
+    _, validation = batches_for(prepared, stage.recipe)
+    example = stage.architecture.example().to(plan.device)
+    row = fit_head(state.network, unchanged, validation, example)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        state.network(example)
+    macs = counter.get_total_flops() / 2 * len(chosen)
+    finish_epoch(
+        state, stage.recipe, {"epoch": len(state.history) + 1, "stage": state.stage, "train_macs": macs, **row}
+    )
+    _log(state, out)
+    save_checkpoint(state, out / CHECKPOINT)
     return EpochDone(state.history[-1])
 
 
