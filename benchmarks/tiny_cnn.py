@@ -15,226 +15,31 @@ Stop it anywhere: finished epochs are kept in --runs. Two at a time with --only,
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 from results_file import HERE, Measured, write_results
-
-from flyweight.data.dataset import Dataset
-from flyweight.data.sources import load_data
-from flyweight.data.split import open_test
-from flyweight.export import export
-from flyweight.export.bundle import copy_bundle, record_accuracy
-from flyweight.export.counted import counted_params
-from flyweight.export.trained import export_variant
-from flyweight.measure.accuracy import score
-from flyweight.measure.speed import time_models
-from flyweight.measure.statistics import mean_interval, paired_bootstrap, wilson
-from flyweight.measure.verify import logits_of
-from flyweight.models.cost import count
-from flyweight.runtime.bundle import Bundle
-from flyweight.runtime.predict import Predictor
-from flyweight.train.recipe import load_recipe
-from flyweight.train.run import EpochDone, Finished, run
-from flyweight.train.trained import Trained
-
-BUNDLES = HERE.parent / "bundles"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One bundle.
-
-    Attributes:
-        limit: Most parameters, or None where the int8 file's bytes are the limit.
-        bytes_limit: Most bytes of the int8 file.
-        teacher: Name of the row whose run of the same seed, or of seed 0, teaches.
-        claimed: The variant that is claimed, and the default of the bundle.
-    """
-
-    name: str
-    dataset: str
-    published: float
-    limit: int | None
-    bytes_limit: int
-    claimed: str = "fp32"
-    teacher: str | None = None
-    seeds: int | None = None
-
+from shipped import Row, measure, prepare
 
 ROWS = (
-    Row("tiny-mnist", "mnist", 0.99, 14_862, 30_000),
-    Row("tiny-fashion-mnist", "fashion-mnist", 0.89, 14_862, 30_000),
-    Row("small-cifar10", "cifar10", 0.8697, None, 98_496, claimed="int8", seeds=1),
-    Row("tiny-cifar10", "cifar10", 0.65, 19_622, 30_000, teacher="small-cifar10"),
+    Row("tiny-mnist", "mnist", 0.99, "tiny_mnist_accuracy", 14_862, 30_000),
+    Row("tiny-fashion-mnist", "fashion-mnist", 0.89, "tiny_fashion_mnist_accuracy", 14_862, 30_000),
+    Row("small-cifar10", "cifar10", 0.8697, "small_cifar10_int8_accuracy", None, 98_496, claimed="int8", seeds=1),
+    Row("tiny-cifar10", "cifar10", 0.65, "tiny_cifar10_accuracy", 19_622, 30_000, teacher="small-cifar10"),
 )
-CLAIMS = {
-    "tiny-mnist": "tiny_mnist_accuracy",
-    "tiny-fashion-mnist": "tiny_fashion_mnist_accuracy",
-    "tiny-cifar10": "tiny_cifar10_accuracy",
-    "small-cifar10": "small_cifar10_int8_accuracy",
-}
 
 
 def main() -> None:
     """Train what is missing; then, without --only, measure, print, and write results and bundles."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--only", choices=[row.name for row in ROWS])
-    options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--first-seed", type=int, default=0)
-    options.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "tiny")
-    chosen = options.parse_args()
-    if not os.environ.get("FLYWEIGHT_DATA"):
-        sys.exit("FLYWEIGHT_DATA names no folder with the data sets")
-    rows = [row for row in ROWS if chosen.only in (None, row.name)]
-    for row in rows:
-        for seed in range(chosen.first_seed, row.seeds or chosen.seeds):
-            both(row, seed, chosen.runs)
-    if chosen.only is None:
-        finish(rows, chosen.seeds, chosen.runs)
-
-
-def both(row: Row, seed: int, runs: Path) -> tuple[Trained, Trained]:
-    """Return the float and the int8 training of a seed; what is finished is not repeated."""
-    dataset = data_of(row)
-    teaching = [] if row.teacher is None else [f"distill.teacher={runs / row.teacher / 'seed0'}"]
-    recipe = load_recipe(row.name).with_settings([f"seed={seed}", *teaching])
-    floating = train(dataset, recipe, runs / row.name / f"seed{seed}")
-    own = [f"distill.teacher={runs / row.name / f'seed{seed}'}", f"seed={seed}", "threads=1", "compile=false"]
-    levels = load_recipe("qat").with_settings([*own, "channels_last=true"])
-    levels = levels.model_copy(update={"augment": recipe.augment, "data": recipe.data})
-    return floating, train(dataset, levels, runs / row.name / f"seed{seed}-int8", initial=floating)
-
-
-def train(dataset: Dataset, recipe: Any, out: Path, initial: Trained | None = None) -> Trained:
-    """Return the finished run in `out`, printing its epochs."""
-    for event in run(dataset, recipe, out, device="cpu", initial=initial):
-        if isinstance(event, EpochDone):
-            row = event.row
-            print(
-                f"{out.parent.name}/{out.name}  epoch {row['epoch']:.0f}  val {100 * row['val_accuracy']:.2f} %  "
-                f"{row['images_per_second']:.0f} images/s",
-                flush=True,
-            )
-        if isinstance(event, Finished):
-            return event.trained
-    raise AssertionError("a run ends with Finished")
-
-
-def data_of(row: Row) -> Dataset:
-    """Return the row's data set."""
-    return load_data(f"{row.dataset}:{os.environ['FLYWEIGHT_DATA']}")
-
-
-def finish(rows: Sequence[Row], seeds: int, runs: Path) -> None:
-    """Score every seed, ship the best on validation, time what ships, and write the results."""
-    measured: dict[str, Measured] = {}
-    details: dict[str, Any] = {}
-    for row in rows:
-        found = [scored(row, seed, runs) for seed in range(row.seeds or seeds)]
-        bundle = ship(row, found, runs)
-        details[row.name] = {"limit_params": row.limit, "limit_int8_bytes": row.bytes_limit, "seeds": found}
-        details[row.name]["shipped"] = facts(row, bundle)
-        measured[CLAIMS[row.name]] = claim(row, found)
-        print(f"{row.name:20} {100 * measured[CLAIMS[row.name]].value:.2f} %  (published {100 * row.published:g} %)")
-    variants = [(row.name, name) for row in rows for name in ("fp32", "int8")]
-    files = [Bundle.open(BUNDLES / name).variant(variant).file for name, variant in variants]
-    for (name, variant), timing in zip(variants, time_models(files, threads=1), strict=True):
-        details[name]["shipped"][variant]["latency"] = timing.as_dict()
-        if (name, variant) == ("tiny-mnist", "fp32"):
-            p50 = timing.quantile(0.5)
-            measured["tiny_mnist_latency_p50_ms"] = Measured(p50.ms, p50.low_ms, p50.high_ms, timing.n)
+    chosen = prepare(__doc__, ROWS, HERE.parent / "runs" / "tiny", seeds=5)
+    measured, details = measure(ROWS, chosen.seeds, chosen.runs)
+    timed = details["tiny-mnist"]["shipped"]["fp32"]["latency"]
+    p50 = timed["p50"]
+    measured["tiny_mnist_latency_p50_ms"] = Measured(p50["ms"], p50["low_ms"], p50["high_ms"], timed["n"])
     write_results(
         "tiny_cnn.json",
         measured,
-        seeds=range(seeds),
+        seeds=range(chosen.seeds),
         conditions={"threads": 1, "batch": 1, "test": "official test parts, through ONNX Runtime"},
         details=details,
     )
-
-
-def scored(row: Row, seed: int, runs: Path) -> dict[str, Any]:
-    """Return what a seed's two files score on the test part, with the paired difference."""
-    dataset = data_of(row)
-    floating, levels = both(row, seed, runs)
-    floating = padded(row, floating)
-    folder = runs / row.name / "bundles" / f"seed{seed}"
-    bundle = export_variant(export(floating, dataset, folder), levels, dataset, folder)
-    open_test(runs / row.name / "test-openings.jsonl", why=f"{row.name}, seed {seed}: float and int8")
-    right, result = {}, {"seed": seed, "val_accuracy": floating.metrics["val_accuracy"]}
-    result["val_accuracy_int8"] = levels.metrics["val_accuracy"]
-    for name in ("fp32", "int8"):
-        answers, labels = on_test(bundle, name, dataset)
-        found = score(answers, labels, bundle.classes, bundle.temperature)
-        bundle = record_accuracy(bundle, found.to_json(), folder, name)
-        right[name] = answers.argmax(axis=1) == labels
-        cost = count(bundle.variant(name).file)
-        size = bundle.variant(name).size_bytes
-        result[name] = {"accuracy": found.top1, "params": cost.params, "macs": cost.macs, "size_bytes": size}
-    change = paired_bootstrap(right["int8"], right["fp32"])
-    result["int8_minus_fp32"] = {"value": change.value, "low": change.low, "high": change.high}
-    result["train_seconds"] = floating.metrics["train_seconds"] + levels.metrics["train_seconds"]
-    print(
-        f"{row.name} seed {seed}: {100 * result['fp32']['accuracy']:.2f} %, int8 {100 * change.value:+.2f}", flush=True
-    )
-    return result
-
-
-def padded(row: Row, trained: Trained) -> Trained:
-    """Return the float classifier with channels in multiples of 4 where its limit allows it: the same, faster."""
-    made = trained.padded()
-    params = counted_params(made.architecture)
-    return made if row.limit is not None and params <= row.limit else trained
-
-
-def on_test(bundle: Bundle, variant: str, dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return logits (N, K) of a variant on the official test part, and labels (N,)."""
-    indices = np.flatnonzero(dataset.parts == "test")
-    logits, readable, unreadable = logits_of(Predictor(bundle, variant=variant, threads=1), dataset, indices)
-    assert not unreadable
-    return logits, dataset.labels[readable]
-
-
-def ship(row: Row, found: Sequence[dict[str, Any]], runs: Path) -> Bundle:
-    """Write the bundle of the seed that validates best: float for the float rows, int8 for the int8 row."""
-    key = "val_accuracy" if row.claimed == "fp32" else "val_accuracy_int8"
-    best = max(found, key=lambda result: result[key])
-    bundle = Bundle.open(runs / row.name / "bundles" / f"seed{best['seed']}")
-    return copy_bundle(bundle, BUNDLES / row.name, name=row.name, default=row.claimed)
-
-
-def facts(row: Row, bundle: Bundle) -> dict[str, Any]:
-    """Return the counted facts of what ships; raises SystemExit where it breaks its own limit."""
-    costs = {name: count(variant.file) for name, variant in bundle.variants.items()}
-    if row.limit is not None and costs["fp32"].params > row.limit:
-        sys.exit(f"{row.name}: {costs['fp32'].params} parameters, the limit is {row.limit}")
-    if bundle.variant("int8").size_bytes > row.bytes_limit:
-        sys.exit(f"{row.name}: int8 file of {bundle.variant('int8').size_bytes} bytes, the limit is {row.bytes_limit}")
-    return {
-        name: {
-            "params": costs[name].params,
-            "macs": costs[name].macs,
-            "size_bytes": variant.size_bytes,
-            "accuracy": (variant.accuracy or {})["top1"],
-        }
-        for name, variant in bundle.variants.items()
-    }
-
-
-def claim(row: Row, found: Sequence[dict[str, Any]]) -> Measured:
-    """Return the mean over seeds with Student's interval; for one seed, its test images' interval."""
-    values = [result[row.claimed]["accuracy"] for result in found]
-    if len(values) > 1:
-        interval = mean_interval(values)
-        return Measured(interval.value, interval.low, min(1.0, interval.high), len(values))
-    low, high = wilson(round(values[0] * 10_000), 10_000)
-    return Measured(values[0], low, high, 1)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ import pytest
 from tests.runtime.tiny_bundle import SIZE, model
 
 from flyweight.errors import BundleError
-from flyweight.runtime.backends import BACKENDS, load_backend
+from flyweight.runtime.backends import CHECK, DEFAULT, ENGINES, installed, load_backend
 
 # Backend to a writer of a file it can load; busy-wait has a format of its own.
 FILES = {"busy-wait": lambda: json.dumps({"milliseconds": 0.01, "classes": 3, "shape": [3, SIZE, SIZE]}).encode()}
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=[CHECK, *installed()])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -47,12 +47,18 @@ def test_a_file_of_another_kind_is_refused_by_name(name: str, tmp_path: Path) ->
         load_backend(name, tmp_path / "other.bin")
 
 
-def test_onnxruntime_computes_what_numpy_does(tmp_path: Path) -> None:
+def test_all_engines_are_installed_where_tests_run() -> None:
+    assert installed() == ENGINES
+    assert ENGINES[0] == DEFAULT
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_computes_what_numpy_does(engine: str, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(model(gain=6.0).SerializeToString())
     images = np.random.default_rng(0).integers(0, 256, (4, 3, SIZE, SIZE), np.uint8)
     thirds = images.reshape(4, 3, SIZE, 3, SIZE // 3) / 255
     expected = 6.0 * thirds.mean(axis=(1, 2, 4))
-    found = load_backend("onnxruntime", tmp_path / "m.onnx").run(images)
+    found = load_backend(engine, tmp_path / "m.onnx").run(images)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

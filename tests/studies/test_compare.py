@@ -58,6 +58,8 @@ def test_every_network_has_every_metric_with_its_conditions(facts: StudyFacts) -
         p50 = found.deployed.latency_p50_ms
         assert None not in (p50.low, p50.value, p50.high)
         assert found.deployed.memory_bytes > 10_000_000
+        assert [cost.backend for cost in found.elsewhere] == ["openvino"]
+        assert (found.elsewhere[0].latency_p50_ms.value or 0.0) > 0
     assert arm(facts, "tiny_cnn_16").accuracy.value > 0.5  # type: ignore[operator]
 
 

@@ -22,6 +22,9 @@ def export(
     pad_channels: Annotated[
         bool, typer.Option(help="Round a tiny_sep's channels up to multiples of 4 with zeros: faster in ONNX Runtime.")
     ] = False,
+    training: Annotated[
+        bool, typer.Option(help="Carry the weights that training can go on from: often larger than the model file.")
+    ] = True,
     quarantine: Annotated[
         Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
     ] = None,
@@ -45,7 +48,7 @@ def export(
         raise ExportError(
             f"--default {chosen!r} is none of the variants", do="give fp32, or int8 together with --int8 RUN"
         )
-    bundle = export_bundle(trained, dataset, out)
+    bundle = export_bundle(trained, dataset, out, training=training)
     if int8 is not None:
         bundle = export_variant(bundle, Trained.load(int8), dataset, out, default=chosen == "int8")
     variant = bundle.variant()

@@ -12,7 +12,7 @@ from torch import nn
 
 from flyweight.errors import ExportError
 from flyweight.models.adapt import evaluating
-from flyweight.runtime.backends import BACKENDS
+from flyweight.runtime.backends import DEFAULT, load_backend
 
 AGREEMENT = 0.999  # least share of images with the same first class
 # Of a logit, relative to the largest one when that is above 1. fp32: room for another order of summation; int8: a value
@@ -76,7 +76,7 @@ def torch_logits(network: nn.Module, images: NDArray[np.uint8], batch_size: int 
 
 def file_logits(path: Path, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
     """Return logits (N, K) of a shipped ONNX file for images (N, C, S, S), through ONNX Runtime."""
-    backend = BACKENDS["onnxruntime"](Path(path), 1)
+    backend = load_backend(DEFAULT, Path(path))
     return np.concatenate([backend.run(images[at : at + batch_size]) for at in range(0, len(images), batch_size)])
 
 

@@ -24,12 +24,20 @@ PARITY_IMAGES = 2000
 TRAINING = "training"  # folder in the bundle: the unfolded weights, to continue from
 
 
-def export(trained: Trained, dataset: Dataset, out: Path, *, reject_threshold: float | None = None) -> Bundle:
+def export(
+    trained: Trained,
+    dataset: Dataset,
+    out: Path,
+    *,
+    reject_threshold: float | None = None,
+    training: bool = True,
+) -> Bundle:
     """Return the bundle written at `out`; its confidence is calibrated on the validation images.
 
     Args:
         dataset: What it was trained on, for validation images; the test part stays sealed.
         reject_threshold: Confidence (0 to 1) below which the runtime answers "rejected"; None: never.
+        training: Carry the unfolded weights too, so that training can go on from the bundle.
 
     Raises:
         DataError: The data set has other classes than the run, or no validation images.
@@ -39,9 +47,6 @@ def export(trained: Trained, dataset: Dataset, out: Path, *, reject_threshold: f
     network = trained.network()
     images, labels = validation_images(trained, dataset)
     temperature = fit_temperature(torch_logits(network, images), labels)
-    with tempfile.TemporaryDirectory() as scratch:
-        trained.save(Path(scratch))
-        training = {f"{TRAINING}/{path.name}": path.read_bytes() for path in sorted(Path(scratch).iterdir())}
     return write_bundle(
         out,
         network=network,
@@ -55,8 +60,15 @@ def export(trained: Trained, dataset: Dataset, out: Path, *, reject_threshold: f
         provenance=_provenance(trained),
         recipe_yaml=yaml.safe_dump(trained.recipe.model_dump(mode="json", exclude_none=True), sort_keys=False),
         reject_threshold=reject_threshold,
-        extras=training,
+        extras=_training_files(trained) if training else {},
     )
+
+
+def _training_files(trained: Trained) -> dict[str, bytes]:
+    """Return what `Trained.load` needs, by path inside the bundle."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trained.save(Path(scratch))
+        return {f"{TRAINING}/{path.name}": path.read_bytes() for path in sorted(Path(scratch).iterdir())}
 
 
 def export_variant(bundle: Bundle, trained: Trained, dataset: Dataset, out: Path, *, default: bool = False) -> Bundle:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flyweight.measure.statistics import midranks, permutation_test, quantile_interval, smallest_n
+from flyweight.runtime.backends import DEFAULT
 from flyweight.runtime.timing import MODEL, Effort, Spec, time_in_fresh_process
 
 ALPHA = 0.05
@@ -228,6 +229,6 @@ def _with_floor(
     }
 
 
-def model_spec(path: Path, threads: int) -> Spec:
+def model_spec(path: Path, threads: int, backend: str = DEFAULT) -> Spec:
     """Return the spec of a bare model file by the model clock; the images are noise."""
-    return Spec(str(path), threads=threads, clocks=(MODEL,))
+    return Spec(str(path), backend, threads, clocks=(MODEL,))

@@ -61,6 +61,8 @@ class ArmFacts(Fact):
         top5, balanced, ece: Means over seeds.
         macs_by_torch: The same multiply-accumulates by torch's counter.
         size_bytes: Of the file.
+        deployed: What the file costs on the default backend.
+        elsewhere: The same on the other backends that were installed.
         image_passes: Training images seen, each as often as it was, its own search included; mean over seeds.
         tuning: Its own search in words.
         pretrained: What its first weights were trained on; "" from scratch.
@@ -91,6 +93,7 @@ class ArmFacts(Fact):
     pretrained: str = ""
     seen: bool = False
     deployed: DeployedFacts | None = None
+    elsewhere: tuple[DeployedFacts, ...] = ()
     accuracy: Measured
     per_seed: tuple[float, ...]
     val_accuracy: float
@@ -121,6 +124,11 @@ class DataSetFacts(Fact):
     seeds: tuple[int, ...]
     arms: tuple[ArmFacts, ...]
     published: PublishedFacts | None = None
+
+    @property
+    def other_backends(self) -> list[str]:
+        """Names of the backends besides the default one that files were timed on."""
+        return list(dict.fromkeys(cost.backend for arm in self.arms for cost in arm.elsewhere))
 
 
 class McNemar(Fact):

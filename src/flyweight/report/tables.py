@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from flyweight.report.facts import Measured
@@ -15,7 +16,8 @@ _LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "′": "'"}
 def csv_table(facts: StudyFacts) -> str:
     """Return one row an arm and data set: shares in 0..1, ms, bytes, counts; empty where nothing is known."""
     out = io.StringIO()
-    rows = [_row(data, arm) for data in facts.datasets for arm in data.arms]
+    engines = list(dict.fromkeys(engine for data in facts.datasets for engine in data.other_backends))
+    rows = [_row(data, arm, engines) for data in facts.datasets for arm in data.arms]
     if rows:
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -28,8 +30,8 @@ def latex_table(facts: StudyFacts) -> str:
     return "\n\n".join(_latex(facts, data) for data in facts.datasets)
 
 
-def _row(data: DataSetFacts, arm: ArmFacts) -> dict[str, Any]:
-    cost = arm.deployed
+def _row(data: DataSetFacts, arm: ArmFacts, engines: Sequence[str]) -> dict[str, Any]:
+    cost, others = arm.deployed, {other.backend: other.latency_p50_ms for other in arm.elsewhere}
     return {
         "dataset": data.name, "arm": arm.arm, "group": arm.group, "seeds": len(arm.per_seed),
         "accuracy": arm.accuracy.value, "accuracy_low": arm.accuracy.low, "accuracy_high": arm.accuracy.high,
@@ -40,6 +42,8 @@ def _row(data: DataSetFacts, arm: ArmFacts) -> dict[str, Any]:
         "backend": cost.backend if cost else None, "threads": cost.threads if cost else None,
         **_quantile("latency_p50_ms", cost.latency_p50_ms if cost else Measured()),
         **_quantile("latency_p90_ms", cost.latency_p90_ms if cost else Measured()),
+        **{key: value for name in engines for key, value in
+           _quantile(f"{name}_latency_p50_ms", others.get(name, Measured())).items()},
         "memory_bytes": cost.memory_bytes if cost else None,
         "memory_increment_bytes": cost.memory_increment_bytes if cost else None,
         "image_passes": arm.image_passes, "train_macs": arm.train_macs, "train_seconds": arm.train_seconds,

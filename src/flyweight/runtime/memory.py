@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flyweight.runtime.backends import load_backend
+from flyweight.runtime.backends import DEFAULT, import_backend
 from flyweight.runtime.process import run_module
 
 RUNS = 5  # images classified before the peak is read: the arena is allocated in the first one
@@ -37,7 +37,7 @@ class Memory:
     processes: int
 
 
-def peak_memory(file: Path, *, threads: int = 1, backend: str = "onnxruntime", repeats: int = REPEATS) -> Memory:
+def peak_memory(file: Path, *, threads: int = 1, backend: str = DEFAULT, repeats: int = REPEATS) -> Memory:
     """Return the memory that a model file takes on this machine, batch 1.
 
     Raises:
@@ -70,13 +70,12 @@ def main(arguments: list[str]) -> None:
     """Print this process's peak after loading and running a model, or after the imports only."""
     parser = argparse.ArgumentParser()
     parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--backend", default=DEFAULT)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    import onnxruntime  # noqa: F401 - part of the empty runner
-
+    load = import_backend(given.backend)  # its package is part of the empty runner
     if given.file is not None:
-        backend = load_backend(given.backend, given.file, given.threads)
+        backend = load(given.file, given.threads)
         images = np.zeros((1, *backend.shape), np.uint8)
         for _ in range(RUNS):
             np.asarray(backend.run(images))

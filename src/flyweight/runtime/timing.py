@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flyweight.runtime.backends import load_backend
+from flyweight.runtime.backends import DEFAULT, load_backend
 from flyweight.runtime.process import run_module
 
 MODEL, PREPROCESS, ENCODED = "model", "preprocess_model", "encoded"
@@ -64,7 +64,7 @@ class Spec:
     """
 
     file: str
-    backend: str = "onnxruntime"
+    backend: str = DEFAULT
     threads: int = 1
     clocks: tuple[str, ...] = (MODEL,)
     images: str | None = None

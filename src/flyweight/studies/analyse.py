@@ -34,6 +34,7 @@ from flyweight.report.study import (
     StudyFacts,
     StudyVerdict,
 )
+from flyweight.runtime.backends import ENGINES
 from flyweight.runtime.environment import environment
 from flyweight.studies.deployed import read_deployed
 from flyweight.studies.spent import spent
@@ -98,11 +99,11 @@ def analyse(
 
 
 def _dataset(
-    study: Study, name: str, found: dict[Trial, dict[str, Any]], deployed: dict[str, dict[str, Any]]
+    study: Study, name: str, found: dict[Trial, dict[str, Any]], deployed: dict[str, list[dict[str, Any]]]
 ) -> DataSetFacts:
     mine = {trial: result for trial, result in found.items() if trial.dataset == name}
     arms = tuple(
-        _arm(study, arm, mine, deployed.get(f"{name}/{arm}"))
+        _arm(study, arm, mine, deployed.get(f"{name}/{arm}", []))
         for arm in study.arms
         if any(trial.arm == arm for trial in mine)
     )
@@ -126,7 +127,7 @@ def _dataset(
     )
 
 
-def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]], deployed: dict[str, Any] | None = None) -> ArmFacts:
+def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]], deployed: list[dict[str, Any]]) -> ArmFacts:
     results = [result for trial, result in sorted(mine.items()) if trial.arm == arm]
     costs = {trial.seed: result["train_macs"] for trial, result in mine.items() if trial.arm == study.reference}
     ratios = [result["train_macs"] / costs[result["seed"]] for result in results if result["seed"] in costs]
@@ -147,7 +148,7 @@ def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]], deployed: di
     )
 
 
-def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: dict[str, Any] | None) -> dict[str, Any]:
+def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what only a comparison of networks says of an arm."""
     first = results[0]
     pretrained = first["pretrained"] or ""
@@ -164,7 +165,8 @@ def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: d
         "tuning": _tuning(results),
         "pretrained": pretrained,
         "seen": _saw(study, first),
-        "deployed": None if deployed is None else _deployed(deployed),
+        "deployed": _deployed(deployed[0]) if deployed else None,
+        "elsewhere": tuple(_deployed(cost) for cost in deployed[1:]),
     }
 
 
@@ -228,8 +230,8 @@ def _deployed(found: dict[str, Any]) -> DeployedFacts:
 
 
 def _timed_on(conditions: dict[str, Any]) -> str:
-    versions = conditions["versions"]
-    return f"{conditions['cpu']}, onnxruntime {versions.get('onnxruntime', '?')}, {conditions['date'][:16]}"
+    engines = [f"{name} {conditions['versions'][name]}" for name in ENGINES if name in conditions["versions"]]
+    return f"{conditions['cpu']}, {', '.join(engines)}, {conditions['date'][:16]}"
 
 
 def _ranked(data: DataSetFacts) -> list[ArmFacts]:

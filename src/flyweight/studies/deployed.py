@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.files import write_json
-from flyweight.measure.speed import time_models
+from flyweight.measure.latency import FULL, QUICK, model_spec, time_specs
+from flyweight.runtime.backends import installed
 from flyweight.runtime.environment import environment
 from flyweight.runtime.memory import peak_memory
+from flyweight.runtime.timing import MODEL as MODEL_ONLY
 from flyweight.studies.study import Study, Trial
 from flyweight.studies.trial import MODEL, Place
 
 DEPLOYED = "deployed.json"
-BACKEND = "onnxruntime"
 
 
 def measure_deployed(
@@ -27,35 +28,41 @@ def measure_deployed(
     threads: int = 1,
     quick: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Return what each network's file costs here, by "dataset/arm"; written to `deployed.json` and not taken twice.
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what each network's file costs here on each installed backend, the default first, by "dataset/arm".
 
-    Taken again where the processor or the runtime is another. One file stands for all seeds of an arm: they differ in
-    weights alone. Arms of one data set with the same network are one file too. Latencies are interleaved, model only,
-    batch 1.
+    Written to `deployed.json` and not taken twice. Taken again where the processor or a backend is another. One file
+    stands for all seeds of an arm: they differ in weights alone. Arms of one data set with the same network are one
+    file too. Latencies are interleaved, model only, batch 1.
     """
     files = _files(study, order, place)
     conditions = environment()
-    here = {"cpu": conditions["cpu"], "onnxruntime": conditions["versions"].get("onnxruntime"), "threads": threads}
+    backends = installed()
+    versions = {name: conditions["versions"].get(name) for name in backends}
+    here = {"cpu": conditions["cpu"], "backends": versions, "threads": threads}
     asked = {name: hashlib.sha256(_graph_of(file)).hexdigest()[:16] for name, file in files.items()}
     known = read_deployed(place)
     if known and known["asked"] == asked and known["here"] == here:
-        costs: dict[str, dict[str, Any]] = known["costs"]
+        costs: dict[str, list[dict[str, Any]]] = known["costs"]
         return costs
     if not files:
         return {}
     by_graph = {asked[name]: file for name, file in files.items()}
-    timings = time_models(list(by_graph.values()), threads=threads, quick=quick, progress=progress)
-    found: dict[str, dict[str, Any]] = {}
-    for (graph, file), timing in zip(by_graph.items(), timings, strict=True):
-        memory = peak_memory(file, threads=threads)
-        found[graph] = {
-            "backend": BACKEND,
-            "threads": threads,
-            "latency": timing.as_dict(),
-            "memory_bytes": memory.peak_bytes,
-            "memory_increment_bytes": memory.increment_bytes,
-        }
+    asked_of = [(graph, backend) for graph in by_graph for backend in backends]
+    specs = {f"{graph} {backend}": model_spec(by_graph[graph], threads, backend) for graph, backend in asked_of}
+    timings = time_specs(specs, QUICK if quick else FULL, progress=progress)
+    found: dict[str, list[dict[str, Any]]] = {graph: [] for graph in by_graph}
+    for name, (graph, backend) in zip(specs, asked_of, strict=True):
+        memory = peak_memory(by_graph[graph], threads=threads, backend=backend)
+        found[graph].append(
+            {
+                "backend": backend,
+                "threads": threads,
+                "latency": timings[name][MODEL_ONLY].as_dict(),
+                "memory_bytes": memory.peak_bytes,
+                "memory_increment_bytes": memory.increment_bytes,
+            }
+        )
     costs = {name: found[asked[name]] for name in files}
     write_json(place.out / DEPLOYED, {"asked": asked, "here": here, "costs": costs, "conditions": conditions})
     return costs

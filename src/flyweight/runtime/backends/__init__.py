@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -30,19 +31,27 @@ class Backend(Protocol):
 Load = Callable[[Path, int], Backend]
 
 
-def _lazy(module: str) -> Load:
-    """Return `load` of a module here that is imported when a model is first loaded with it."""
-
-    def load(file: Path, threads: int) -> Backend:
-        return cast(Load, import_module(f"{__name__}.{module}").load)(file, threads)
-
-    return load
+DEFAULT = "onnxruntime"
+ENGINES = (DEFAULT, "openvino")  # by the package that each needs; a module here has the same name
+CHECK = "busy-wait"  # to check the clock with
 
 
-BACKENDS: dict[str, Load] = {
-    "onnxruntime": _lazy("onnxruntime"),
-    "busy-wait": _lazy("busywait"),  # to check the clock with
-}
+def installed() -> tuple[str, ...]:
+    """Return the engines that this environment has, the default one first."""
+    return tuple(name for name in ENGINES if find_spec(name) is not None)
+
+
+def import_backend(name: str) -> Load:
+    """Return the named engine's `load`, with its package imported.
+
+    Raises:
+        BundleError: The backend is unknown.
+        MissingExtraError: Its package is not installed.
+    """
+    if name not in (*ENGINES, CHECK):
+        close = get_close_matches(name, ENGINES, 1) or [DEFAULT]
+        raise BundleError(f"unknown backend {name!r}; known: {sorted(ENGINES)}", do=f"use {close[0]!r}")
+    return cast(Load, import_module(f"{__name__}.{name.replace('-', '')}").load)
 
 
 def load_backend(name: str, file: Path, threads: int = 1) -> Backend:
@@ -52,7 +61,4 @@ def load_backend(name: str, file: Path, threads: int = 1) -> Backend:
         BundleError: The backend is unknown or cannot load the file.
         MissingExtraError: The backend's package is not installed.
     """
-    if name not in BACKENDS:
-        close = get_close_matches(name, BACKENDS, 1) or ["onnxruntime"]
-        raise BundleError(f"unknown backend {name!r}; known: {sorted(BACKENDS)}", do=f"use {close[0]!r}")
-    return BACKENDS[name](file, threads)
+    return import_backend(name)(file, threads)

@@ -1,0 +1,42 @@
+"""CIFAR-10 in files of one and of five megabytes, and the comparison of five networks beside them.
+
+Published: 94.4 % with 97,530 parameters (cifar10-tiniest). Each row is a shipped recipe; what is claimed is the int8
+file's accuracy on the full official test part, of the seed that validates best. The study is what `flyweight reproduce
+lightweight_five --scale cpu` measured; its report is copied in.
+
+    FLYWEIGHT_DATA=DIR python benchmarks/lightweight_five.py [--only cifar10-1mb] [--seeds 1] [--runs DIR]
+
+Stop it anywhere: finished epochs are kept in --runs. One thread a run; two at a time with --only. Then once without
+--only: it measures latency on the quiet machine and writes results/lightweight_five.json and bundles/.
+"""
+
+from __future__ import annotations
+
+import json
+
+from results_file import HERE, write_results
+from shipped import Row, measure, prepare
+
+ROWS = (
+    Row("cifar10-1mb", "cifar10", 0.944, "cifar10_1mb_accuracy", None, 1_000_000, claimed="int8", levels=1, alone=True),
+    Row("cifar10-5mb", "cifar10", 0.944, "cifar10_5mb_accuracy", None, 5_000_000, claimed="int8", levels=1, alone=True),
+)
+STUDY = HERE.parent / "docs" / "studies" / "lightweight_five-cpu.json"
+
+
+def main() -> None:
+    """Train what is missing; then, without --only, measure, print, and write results and bundles."""
+    chosen = prepare(__doc__, ROWS, HERE.parent / "runs" / "tiny", seeds=1)
+    measured, details = measure(ROWS, chosen.seeds, chosen.runs)
+    study = {"study": json.loads(STUDY.read_text(encoding="utf-8"))} if STUDY.is_file() else {}
+    write_results(
+        "lightweight_five.json",
+        measured,
+        seeds=range(chosen.seeds),
+        conditions={"threads": 1, "batch": 1, "test": "official test part, through ONNX Runtime"},
+        details={**details, **study},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""OpenVINO on the CPU, from the same ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flyweight.errors import BundleError, MissingExtraError
+
+try:
+    import openvino
+except ImportError as error:
+    raise MissingExtraError("OpenVINO is not installed", do="pip install 'flyweight[openvino]'") from error
+
+
+class OpenVino:
+    """An ONNX file with one input of uint8 images and one output of logits, computed in float32 or int8 as it says."""
+
+    name = "openvino"
+
+    def __init__(self, file: Path, threads: int) -> None:
+        # Without the last hint float layers run in bfloat16 where the processor can: not what the file says.
+        how = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        try:
+            core = openvino.Core()
+            # From bytes: a path would let an ONNX file read other files as its external weights.
+            compiled = core.compile_model(core.read_model(Path(file).read_bytes()), "CPU", how)
+        except Exception as error:  # its errors are RuntimeError and ValueError of several kinds
+            raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error
+        self._request = compiled.create_infer_request()
+        sides = compiled.inputs[0].get_partial_shape()
+        self.shape = (sides[1].get_length(), sides[2].get_length(), sides[3].get_length())
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Return logits (N, K) float32 of images (N, C, S, S) uint8."""
+        logits: np.ndarray = self._request.infer([images])[0]
+        return logits
+
+
+def load(file: Path, threads: int) -> OpenVino:
+    """Return the loaded file. Raises BundleError."""
+    return OpenVino(file, threads)
