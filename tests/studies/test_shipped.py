@@ -60,6 +60,7 @@ def test_lightweight_five_runs_at_scale_smoke(data: Path, tmp_path: Path, capsys
     assert result["train_images"] == pytest.approx(540, abs=30)  # 60 a class, a tenth held out
 
 
+@pytest.mark.slow
 def test_few_images_runs_at_scale_smoke(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWEIGHT_WEIGHTS", str(tmp_path / "weights"))
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from flyweight.files import write_json
 from flyweight.measure.latency import FULL, QUICK, model_spec, time_specs
 from flyweight.runtime.backends import installed
 from flyweight.runtime.environment import environment
-from flyweight.runtime.memory import peak_memory
+from flyweight.runtime.memory import REPEATS, peak_memory
 from flyweight.runtime.timing import MODEL as MODEL_ONLY
 from flyweight.studies.study import Study, Trial
 from flyweight.studies.trial import MODEL, Place
@@ -53,7 +53,7 @@ def measure_deployed(
     timings = time_specs(specs, QUICK if quick else FULL, progress=progress)
     found: dict[str, list[dict[str, Any]]] = {graph: [] for graph in by_graph}
     for name, (graph, backend) in zip(specs, asked_of, strict=True):
-        memory = peak_memory(by_graph[graph], threads=threads, backend=backend)
+        memory = peak_memory(by_graph[graph], threads=threads, backend=backend, repeats=1 if quick else REPEATS)
         found[graph].append(
             {
                 "backend": backend,
