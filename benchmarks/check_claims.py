@@ -23,20 +23,20 @@ def main() -> int:
     for report in sorted(STUDIES.glob("*.json")):
         text = markdown(StudyFacts.model_validate_json(report.read_bytes()))
         fill(STUDIES.with_suffix(".md"), f"study {report.stem}", text)
-    tiny = HERE / "results" / "tiny_cnn.json"
-    if tiny.exists():
-        fill(STUDIES.parent / "tiny.md", "bundles", bundles(json.loads(tiny.read_text())["details"]))
+    for results, page in (("tiny_cnn.json", "tiny.md"), ("lightweight_five.json", "compare.md")):
+        if (found := HERE / "results" / results).exists():
+            fill(STUDIES.parent / page, "bundles", bundles(json.loads(found.read_text())["details"]))
     return fill(README, "claims", table(rows))
 
 
 def bundles(details: dict[str, Any]) -> str:
-    """Return the Markdown table of the tiny family's bundles: means over seeds, and what ships of it."""
+    """Return the Markdown table of bundles: means over seeds, and what ships of it."""
     lines = [
         "| bundle | variant | mean over seeds | shipped seed | int8 − float | parameters | file | p50, 1 thread |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in details.items():
-        for variant in ("fp32", "int8"):
+        for variant in row.get("shipped", ()):
             values = [100 * seed[variant]["accuracy"] for seed in row["seeds"]]
             changes = [seed["int8_minus_fp32"] for seed in row["seeds"] if variant == "int8"]
             worst = max(changes, key=lambda change: abs(change["value"]), default=None)

@@ -64,6 +64,7 @@ def test_the_bundle_says_the_accuracy_that_was_measured_on_the_sealed_part(fitte
     assert manifest["variants"]["fp32"]["accuracy"]["top1"] == pytest.approx(report["result"]["value"])
 
 
+@pytest.mark.slow
 def test_candidates_over_budget_are_not_trained(photos: Path, tmp_path: Path) -> None:
     assert fit(photos, tmp_path / "out", budget="params<10k") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -73,6 +74,7 @@ def test_candidates_over_budget_are_not_trained(photos: Path, tmp_path: Path) ->
     assert not list((tmp_path / "out" / "work").glob("rung*/tiny_cnn_8*"))
 
 
+@pytest.mark.slow
 def test_a_csv_with_groups_is_fitted_and_keeps_groups_on_one_side(manifest: Path, tmp_path: Path) -> None:
     assert fit(manifest, tmp_path / "out", "--sizes", "24") == 0
     assert json.loads((tmp_path / "out" / "bundle" / "bundle.json").read_text())["split"]["grouped"] is True
@@ -141,6 +143,7 @@ def test_other_classes_than_the_run_s_are_refused_at_export(fitted: Path, tmp_pa
         export(Trained.load(fitted / "bundle" / "training"), load_data(tmp_path / "other"), tmp_path / "bundle")
 
 
+@pytest.mark.slow
 def test_a_network_that_is_too_large_as_float_is_fitted_as_int8(photos: Path, tmp_path: Path) -> None:
     one = ["--minutes", "0.2", "--models", "tiny_cnn_8", "--sizes", "32", "--json"]
     command = ["fit", str(photos), "--budget", "size<25KB", "--out", str(tmp_path / "out"), *one]
