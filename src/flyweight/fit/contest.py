@@ -29,6 +29,7 @@ LEAST_IMAGES = 3000  # seen by every candidate in the first round
 FINALISTS = 2
 FAILED = "training failed"
 QAT_LR = 0.005  # small: the weights are trained, only their rounding is new
+FINETUNE = OptimPart(name="adamw", lr=0.001, weight_decay=0.02, layer_decay=0.8)  # as the recipe finetune
 SAFETY = 0.75  # share of the time that is planned: validation, decoding and augmentation take the rest
 
 
@@ -135,7 +136,7 @@ def _train(
     """Yield progress and return the outcome of one candidate's training in one round."""
     before = outcomes.get(planned.candidate)
     recipe = recipe_for(planned.candidate, channels=contest.channels, seed=contest.seed, base=contest.base)
-    stages = _stages(planned) or recipe.stages
+    stages = _stages(planned, begins=before is None or before.trained is None) or recipe.stages
     recipe = recipe.model_copy(update={"epochs": planned.epochs, "stages": stages})
     parts = dataclasses.replace(
         contest.parts, train=balanced_subset(contest.dataset, contest.parts.train, planned.subset)
@@ -157,13 +158,21 @@ def _train(
     return Outcome(weighed, f"stopped at rung {planned.number}", trained, value, seconds)
 
 
-def _stages(planned: Round) -> tuple[StagePart, ...]:
-    """Return what a candidate trains in the round: an int8 one, in its last, on the levels of its file too."""
-    if not planned.final or planned.candidate.precision != "int8":
+def _stages(planned: Round, *, begins: bool) -> tuple[StagePart, ...]:
+    """Return what a candidate trains in the round; () where the recipe says it already.
+
+    One with pretrained weights begins with its head alone, then learns slowly. An int8 one learns, in its last round,
+    on the levels of its file too.
+    """
+    tuned = FINETUNE if planned.candidate.pretrained else None
+    first = (StagePart(name="head", probe=True),) if tuned and begins else ()
+    last: tuple[StagePart, ...] = ()
+    if planned.final and planned.candidate.precision == "int8":
+        rate = OptimPart(name="sgd", lr=QAT_LR, weight_decay=0.0)
+        last = (StagePart(name="int8", quantize="int8", epochs=max(1, planned.epochs // 10), optim=rate),)
+    if not (tuned or last):
         return ()
-    rate = OptimPart(name="sgd", lr=QAT_LR, weight_decay=0.0)
-    levels = StagePart(name="int8", quantize="int8", epochs=max(1, planned.epochs // 10), optim=rate)
-    return (StagePart(name="float", epochs=planned.epochs), levels)
+    return (*first, StagePart(name="float", epochs=planned.epochs, optim=tuned), *last)
 
 
 def _initial(contest: Contest, candidate: Candidate) -> Trained | None:

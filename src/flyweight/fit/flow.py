@@ -16,7 +16,7 @@ from flyweight.data.split import Split, open_test, split_from_rule
 from flyweight.errors import BudgetError, OutputError
 from flyweight.export.bundle import record_accuracy
 from flyweight.files import write_json
-from flyweight.fit.candidates import candidates_for
+from flyweight.fit.candidates import FEW, candidates_for, pretrained_for
 from flyweight.fit.contest import Contest, Outcome, Progressed, compete
 from flyweight.fit.extend import changes, load_start
 from flyweight.fit.pick import Pick, choose, weigh_finalists
@@ -26,6 +26,8 @@ from flyweight.measure.accuracy import Accuracy, score
 from flyweight.measure.budget import Budget
 from flyweight.measure.device import load_device, refuse_unmeasured
 from flyweight.measure.verify import logits_of
+from flyweight.models.architecture import Architecture
+from flyweight.models.weights import facts_of, stored
 from flyweight.report import build_report
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.environment import usable_cores
@@ -102,7 +104,8 @@ def fit(request: FitRequest, *, progress: Progress | None = None) -> Iterator[St
     old, initial = load_start(request.start) if request.start else (None, None)
     dataset, parts, findings = _data(request, old, progress)
     yield Stage("data", f"{len(parts.train):,} train, {len(parts.val):,} val, {len(parts.test):,} sealed test images")
-    entrants, weighed = yield from _weigh(request, dataset, initial, progress)
+    few = len(parts.train) <= FEW * len(dataset.classes)
+    entrants, weighed = yield from _weigh(request, dataset, few, initial, progress)
     outcomes: list[Outcome] = []
     contest = Contest(
         dataset,
@@ -148,7 +151,7 @@ def _data(request: FitRequest, old: Bundle | None, progress: Progress | None) ->
 
 
 def _weigh(
-    request: FitRequest, dataset: Dataset, initial: Trained | None, progress: Progress | None
+    request: FitRequest, dataset: Dataset, few: bool, initial: Trained | None, progress: Progress | None
 ) -> Generator[Stage, None, tuple[list[Weighed], list[Weighed]]]:
     """Yield progress; return (candidates within budget, all candidates weighed)."""
     side, channels = native_shape(dataset)
@@ -157,6 +160,8 @@ def _weigh(
         models = models or (initial.architecture.name,)
         sizes = sizes or (initial.architecture.image_size,)
     candidates = candidates_for(side, models, sizes)
+    if initial is None and request.recipe is None and few:
+        candidates += pretrained_for(_weights_here(), models, sizes)
     yield Stage("weigh", f"timing {len(candidates)} untrained candidates", 0, len(candidates))
     weighed = weigh(
         candidates,
@@ -176,6 +181,11 @@ def _weigh(
         "weigh", f"{rejected} of {len(weighed)} candidates are over budget and not trained", len(weighed), len(weighed)
     )
     return entrants, weighed
+
+
+def _weights_here() -> dict[str, Architecture]:
+    """Return what the weights on this machine belong to, by their names."""
+    return {name: Architecture.from_json(facts_of(folder)["architecture"]) for name, folder in stored()}
 
 
 def nothing_fits(budget: Budget, weighed: list[Weighed]) -> BudgetError:
