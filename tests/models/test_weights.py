@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from flyweight.errors import ModelError
 from flyweight.models import fetch
 from flyweight.models.architecture import Architecture
-from flyweight.models.weights import Weights, cache_folder, fitted, load_weights, stored, vendor
+from flyweight.models.weights import TENSORS, Weights, cache_folder, fitted, load_weights, stored, vendor
 
 NAME = "timm/mobilenetv3_small_050.lamb_in1k"
 
@@ -39,6 +39,16 @@ def test_what_was_saved_is_found_by_name_and_by_path_with_the_same_values() -> N
         assert found.architecture == own.architecture
         assert all(torch.equal(found.weights[key], value) for key, value in own.weights.items())
         assert (found.licence, found.data) == ("CC0-1.0", "nothing")
+
+
+def test_half_of_the_bits_halve_the_file_and_are_read_as_before(tmp_path: Path) -> None:
+    found = some()
+    whole, half = found.save(tmp_path / "whole"), found.save(tmp_path / "half", half=True)
+    sizes = [(folder / TENSORS).stat().st_size for folder in (whole, half)]
+    assert sizes[1] < 0.9 * sizes[0]  # names and shapes take their part of a file this small
+    for name, value in load_weights(str(half)).weights.items():
+        assert value.dtype == found.weights[name].dtype
+        torch.testing.assert_close(value, found.weights[name], rtol=1e-3, atol=1e-4)
 
 
 def test_vendored_weights_are_found_on_a_machine_that_has_nothing_else(

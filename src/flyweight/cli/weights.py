@@ -65,6 +65,7 @@ def add(
     run: Annotated[Path, typer.Argument(help="A finished run of `flyweight train`.")],
     to: Annotated[Path | None, typer.Option(help="Folder to put them into; default: the cache.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    half: Annotated[bool, typer.Option(help="Keep 16 bits of each number: half the file.")] = False,
     as_json: Json = False,
 ) -> None:
     """Keep the weights of a run of your own under a name."""
@@ -76,7 +77,7 @@ def add(
     data = f"{trained.data['name']}, {trained.data['train']:,} images"
     origin = {"fingerprint": trained.data.get("fingerprint"), "split": trained.split}
     found = Weights(name, trained.architecture, trained.weights, licence, "a run of flyweight train", data, origin)
-    _done(found.save((to or cache_folder()) / name), as_json)
+    _done(found.save((to or cache_folder()) / name, half=half), as_json)
 
 
 @app.command()

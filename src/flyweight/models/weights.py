@@ -27,6 +27,7 @@ from flyweight.files import write_bytes, write_json
 from flyweight.models.architecture import Architecture
 
 TENSORS, FACTS, CACHE = "weights.safetensors", "weights.json", "weights"
+SHIPPED = Path(__file__).parent / "pretrained"  # what comes with the package
 
 
 class Initial(Protocol):
@@ -60,11 +61,19 @@ class Weights:
     data: str
     trained_on: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Path) -> Path:
-        """Write both files, each whole or not at all, and return the folder."""
+    def save(self, folder: Path, *, half: bool = False) -> Path:
+        """Write both files, each whole or not at all, and return the folder.
+
+        Args:
+            half: Keep 16 bits of each number, which halves the file; they are read as 32 again.
+        """
         from safetensors.torch import save
 
-        content = save({key: value.detach().cpu().contiguous().clone() for key, value in self.weights.items()})
+        def kept(value: Tensor) -> Tensor:
+            value = value.detach().cpu().contiguous().clone()
+            return value.half() if half and value.is_floating_point() else value
+
+        content = save({key: kept(value) for key, value in self.weights.items()})
         write_bytes(folder / TENSORS, content)
         facts: dict[str, Any] = {"name": self.name, "licence": self.licence, "source": self.source, "data": self.data}
         facts |= {"trained_on": dict(self.trained_on), "sha256": hashlib.sha256(content).hexdigest()}
@@ -80,7 +89,7 @@ def cache_folder() -> Path:
 def folders() -> list[Path]:
     """Return where names are looked for, in order."""
     given = [Path(part) for part in os.environ.get("FLYWEIGHT_WEIGHTS", "").split(os.pathsep) if part]
-    return [*given, cache_folder()]
+    return [*given, cache_folder(), SHIPPED]
 
 
 def stored() -> Iterator[tuple[str, Path]]:
@@ -112,7 +121,7 @@ def load_weights(name: str) -> Weights:
         return Weights(
             name=facts["name"],
             architecture=Architecture.from_json(facts["architecture"]),
-            weights=load(content),
+            weights={k: v.float() if v.is_floating_point() else v for k, v in load(content).items()},
             licence=facts["licence"],
             source=facts["source"],
             data=facts["data"],
