@@ -148,10 +148,15 @@ def _keep_size(module: nn.Module) -> None:
         module.kernel_size, module.padding = (1, 1), (0, 0)
 
 
+# Its stride says whether it has a depthwise convolution at all; the merged one takes that of its first branch.
+_RECALL_OTHERWISE = ("GhostBottleneckV3",)
+
+
 def _tell_branches(net: nn.Module, changed: nn.Module) -> None:
     """Tell blocks that are merged later (RepVGG, MobileOne …): they recall the stride for the merged convolution."""
     for block in net.modules():
         merges = any(hasattr(block, name) for name in ("reparameterize", "fuse", "switch_to_deploy"))
+        merges &= type(block).__name__ not in _RECALL_OTHERWISE
         if merges and hasattr(block, "stride") and any(module is changed for module in block.modules()):
             block.stride = 1  # type: ignore[assignment]
 
