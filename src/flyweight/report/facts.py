@@ -234,6 +234,11 @@ class Facts(Fact):
     next_commands: tuple[str, ...] = ()
     absent: dict[str, str] = {}
 
+    @property
+    def standings(self) -> list[CandidateFacts]:
+        """Return the candidates: those that came furthest first, among equals the most accurate."""
+        return sorted(self.candidates, key=lambda c: (STATUSES.index(c.kind), -(c.accuracy.value or 0.0)))
+
     @model_validator(mode="after")
     def _square(self) -> Facts:
         size = len(self.classes)
