@@ -10,8 +10,11 @@ from tests.report.browser import Browser
 from tests.report.test_page import assert_fits, browser  # noqa: F401 - a fixture
 from tests.studies.small import made_up, place_with
 
+from flyweight.files import write_json
 from flyweight.report.study import SECTIONS, build_study_report
+from flyweight.runtime.environment import environment
 from flyweight.studies.analyse import analyse
+from flyweight.studies.deployed import DEPLOYED
 from flyweight.studies.study import Trial, load_study, trials
 
 
@@ -30,8 +33,27 @@ def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
     scores = {"tiny_cnn_8": [0.9, 0.9, 0.9], "tiny_cnn_6": [0.8, 0.81, 0.8], "tiny_cnn_4": [0.4, 0.4, 0.4]}
     study, place = made_up(folder, scores)
+    found = {f"sample/{arm}": timed(number + 1) for number, arm in enumerate(scores)}
+    write_json(place.out / DEPLOYED, {"asked": {}, "here": {}, "costs": found, "conditions": environment()})
     facts = analyse(study, "own", trials(study, study.scales["own"]), place)
     return build_study_report(facts, folder).html
+
+
+def timed(ms: float) -> list[dict[str, object]]:
+    """Return what `measure_deployed` says of a file that takes so long, and half as long on the other backend."""
+    return [
+        {
+            "backend": backend,
+            "threads": 1,
+            "latency": {
+                **{name: {"ms": ms / share, "low_ms": ms / share, "high_ms": ms / share} for name in ("p50", "p90")},
+                "disturbed": False,
+            },
+            "memory_bytes": 40_000_000,
+            "memory_increment_bytes": 2_000_000,
+        }
+        for share, backend in enumerate(("onnxruntime", "openvino"), 1)
+    ]
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -47,7 +69,7 @@ def test_the_page_of_a_comparison_ranks_draws_trade_offs_and_fits(
     sections = browser.run("[...document.querySelectorAll('section')].map(s => s.id)")
     assert sections == ["networks", "tradeoffs", "pairs", "arms", "conditions"]
     assert "not trained enough" in browser.run("document.getElementById('networks').textContent")
-    for cost in ("size", "macs"):
+    for cost in ("latency", "latency-openvino", "size", "memory", "macs"):
         assert browser.run(f"document.querySelectorAll('#plot-{cost}-sample svg.main-svg').length") > 0
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from flyweight.files import write_json, write_text
 from flyweight.report.build import ReportFiles, draw_page
 from flyweight.report.facts import Conditions, Count, Fact, Measured, Number
-from flyweight.report.tradeoff import COSTS, trade_off
+from flyweight.report.tradeoff import costs_of, trade_off
 
 Answer = Literal["helps", "hurts", "no difference", "too few seeds"]
 
@@ -249,13 +249,16 @@ def render_study(facts: StudyFacts) -> str:
         "arms": "" if facts.datasets else "Nothing is finished.",
     }
     why = {name: absent.get(name, "") for name in SECTIONS}
-    return draw_page("study.html.j2", _figures(facts), facts=facts, sections=shown, why_absent=why)
+    costs = {data.name: tuple(costs_of(data)) for data in facts.datasets}
+    return draw_page("study.html.j2", _figures(facts), facts=facts, costs=costs, sections=shown, why_absent=why)
 
 
 def _figures(facts: StudyFacts) -> dict[str, Any]:
     drawn = {f"plot-arms-{data.name}": _arms(data) for data in facts.datasets if data.arms}
     if facts.compares:
-        drawn |= {f"plot-{cost}-{data.name}": trade_off(data, cost) for data in facts.datasets for cost in COSTS}
+        drawn |= {
+            f"plot-{cost}-{data.name}": trade_off(data, cost) for data in facts.datasets for cost in costs_of(data)
+        }
     if facts.verdicts:
         drawn["plot-answers"] = _answers(facts.verdicts)
     return drawn

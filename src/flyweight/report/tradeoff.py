@@ -11,8 +11,9 @@ from flyweight.measure.statistics import pareto
 if TYPE_CHECKING:
     from flyweight.report.study import ArmFacts, DataSetFacts
 
-# name: (title of the axis, value of an arm; None where it was not measured)
-COSTS: dict[str, tuple[str, Callable[[ArmFacts], float | None]]] = {
+# Title of the axis, and value of an arm: None where it was not measured.
+Cost = tuple[str, "Callable[[ArmFacts], float | None]"]
+COSTS: dict[str, Cost] = {
     "latency": ("latency p50, ms (batch 1)", lambda arm: arm.deployed.latency_p50_ms.value if arm.deployed else None),
     "size": ("file, MB", lambda arm: None if arm.size_bytes is None else arm.size_bytes / 1e6),
     "memory": ("peak memory of the process, MB", lambda arm: arm.deployed.memory_bytes / 1e6 if arm.deployed else None),
@@ -20,10 +21,22 @@ COSTS: dict[str, tuple[str, Callable[[ArmFacts], float | None]]] = {
 }
 
 
+def costs_of(data: DataSetFacts) -> dict[str, Cost]:
+    """Return what accuracy is drawn against, by name: `COSTS`, and the latency of each further backend."""
+    return COSTS | {f"latency-{engine}": _latency_on(engine) for engine in data.other_backends}
+
+
+def _latency_on(engine: str) -> Cost:
+    def value_of(arm: ArmFacts) -> float | None:
+        return next((cost.latency_p50_ms.value for cost in arm.elsewhere if cost.backend == engine), None)
+
+    return f"latency p50 on {engine}, ms (batch 1)", value_of
+
+
 def fronts(data: DataSetFacts) -> dict[str, tuple[str, ...]]:
     """Return, for each cost, the arms that no other ranked arm beats, cheapest first."""
     found = {}
-    for name, (_, value_of) in COSTS.items():
+    for name, (_, value_of) in costs_of(data).items():
         known = [(cost, arm) for arm in data.arms if arm.ranked and (cost := value_of(arm)) is not None]
         kept = pareto([(cost, arm.accuracy.value or 0.0) for cost, arm in known])
         best = sorted((cost, arm.arm) for (cost, arm), keep in zip(known, kept, strict=True) if keep)
@@ -33,7 +46,7 @@ def fronts(data: DataSetFacts) -> dict[str, tuple[str, ...]]:
 
 def trade_off(data: DataSetFacts, cost: str) -> dict[str, Any]:
     """Return the plot of accuracy against one cost (log scale)."""
-    title, value_of = COSTS[cost]
+    title, value_of = costs_of(data)[cost]
     front = fronts(data)[cost]
     points = {arm.arm: (value_of(arm), arm) for arm in data.arms if arm.ranked and value_of(arm) is not None}
     traces = []
