@@ -16,17 +16,18 @@ UNKNOWN = "not measured yet"
 
 
 def main() -> int:
-    """Print a line per claim and fill the README's table; return 1 where the README has no place for it."""
+    """Print a line per claim and fill the README's table; return 1 where a page has no place for it."""
     rows = [judge(claim) for claim in json.loads((HERE / "claims.json").read_text())["claims"]]
     for row in rows:
         print(f"{row['verdict']:>16}  {row['name']:<42} {row['shown']}")
+    failed = 0
     for report in sorted(STUDIES.glob("*.json")):
         text = markdown(StudyFacts.model_validate_json(report.read_bytes()))
-        fill(STUDIES.with_suffix(".md"), f"study {report.stem}", text)
+        failed |= fill(STUDIES.with_suffix(".md"), f"study {report.stem}", text)
     for results, page in (("tiny_cnn.json", "tiny.md"), ("lightweight_five.json", "compare.md")):
         if (found := HERE / "results" / results).exists():
-            fill(STUDIES.parent / page, "bundles", bundles(json.loads(found.read_text())["details"]))
-    return fill(README, "claims", table(rows))
+            failed |= fill(STUDIES.parent / page, "bundles", bundles(json.loads(found.read_text())["details"]))
+    return failed | fill(README, "claims", table(rows))
 
 
 def bundles(details: dict[str, Any]) -> str:

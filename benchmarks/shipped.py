@@ -47,7 +47,7 @@ class Row:
         claim: Name of its accuracy's claim, as in claims.json.
         limit: Most parameters, or None where the int8 file's bytes are the limit.
         bytes_limit: Most bytes of the int8 file.
-        teacher: Name of the row whose run of the same seed, or of seed 0, teaches.
+        teacher: Name of the row whose run of seed 0 teaches.
         claimed: The variant that is claimed, and the default of the bundle.
         seeds: How many are run; None: as many as asked for.
         levels: Epochs on the int8 levels.
@@ -192,11 +192,11 @@ def ship(row: Row, found: Sequence[dict[str, Any]], runs: Path) -> Bundle:
     bundle = Bundle.open(runs / row.name / "bundles" / f"seed{best['seed']}")
     if not row.alone:
         return copy_bundle(bundle, BUNDLES / row.name, name=row.name, default=row.claimed)
-    accuracy = bundle.variant(row.claimed).accuracy
-    assert accuracy is not None
     trained = both(row, best["seed"], runs)[("fp32", "int8").index(row.claimed)]
     made = export(trained, data_of(row), BUNDLES / row.name, training=False)
-    return record_accuracy(made, accuracy, BUNDLES / row.name)
+    answers, labels = on_test(made, row.claimed, data_of(row))  # its confidence is calibrated on its own logits
+    accuracy = score(answers, labels, made.classes, made.temperature)
+    return record_accuracy(made, accuracy.to_json(), BUNDLES / row.name)
 
 
 def facts(row: Row, bundle: Bundle) -> dict[str, Any]:

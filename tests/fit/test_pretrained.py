@@ -3,31 +3,70 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from flyweight.cli import run
-from flyweight.fit.candidates import Candidate, pretrained_for, recipe_for
+from flyweight.data.sources import load_data
+from flyweight.errors import ModelError
+from flyweight.fit.candidates import Candidate, recipe_for
 from flyweight.fit.contest import FINETUNE, Round, _stages
+from flyweight.fit.pretrained import pretrained_candidates
 from flyweight.models.architecture import Architecture
 from flyweight.models.weights import Weights
 
 BEGUN = Candidate("tiny_cnn_8", 24, pretrained="someone/tiny")
 
 
-def test_a_network_is_tried_once_at_the_size_of_its_weights_where_that_is_allowed() -> None:
-    weights = {
-        "one": Architecture("tiny_cnn_8", 9, 3, 24),
-        "two": Architecture("tiny_cnn_8", 9, 3, 24),
-        "wide": Architecture("tiny_cnn_8", 9, 3, 24, {"width": 30}),
-        "large": Architecture("tiny_cnn_16", 9, 3, 32),
-    }
-    both = [Candidate("tiny_cnn_8", 24, pretrained="one"), Candidate("tiny_cnn_16", 32, pretrained="large")]
-    assert pretrained_for(weights) == both
-    assert pretrained_for(weights, models=["tiny_cnn_16"]) == both[1:]
-    assert pretrained_for(weights, sizes=[24]) == both[:1]
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "weights"
+    monkeypatch.setenv("FLYWEIGHT_WEIGHTS", str(folder))
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def keep(folder: Path, name: str, architecture: Architecture, **trained_on: object) -> None:
+    torch.manual_seed(0)
+    state = architecture.build().state_dict()
+    Weights(name, architecture, state, "", "a test", "noise", trained_on).save(folder / name)
+
+
+def test_a_network_is_tried_once_at_the_size_of_its_weights_and_the_rest_is_said(here: Path, tmp_path: Path) -> None:
+    sample = load_data("sample")  # 28 px
+    keep(here, "a", Architecture("tiny_cnn_8", 9, 3, 24))
+    keep(here, "b", Architecture("tiny_cnn_8", 9, 3, 24))
+    keep(here, "c", Architecture("tiny_cnn_16", 9, 3, 32))
+    keep(here, "wide", Architecture("tiny_cnn_8", 9, 3, 24, {"width": 30}))
+    keep(here, "large", Architecture("tiny_cnn_8", 9, 3, 224))
+    other = {"kind": "stratified", "seed": 77, "val_fraction": 0.4}
+    keep(here, "seen", Architecture("tiny_cnn_8", 9, 3, 24), fingerprint=sample.fingerprint(), split=other)
+    (here / "broken").mkdir()
+    (here / "broken" / "weights.json").write_text("{}")
+    found = pretrained_candidates(sample, tmp_path / "kept.json")
+    assert found.candidates == (
+        Candidate("tiny_cnn_8", 24, pretrained="a"),
+        Candidate("tiny_cnn_16", 32, pretrained="c"),
+    )
+    assert set(found.skipped) == {"wide", "large", "seen", "broken"}
+    assert "another split" in found.skipped["seen"]
+    only = pretrained_candidates(sample, tmp_path / "other.json", models=["tiny_cnn_16"])
+    assert [candidate.pretrained for candidate in only.candidates] == ["c"]
+
+
+def test_a_stopped_fit_goes_on_with_the_weights_it_began_with(here: Path, tmp_path: Path) -> None:
+    sample, file = load_data("sample"), tmp_path / "kept.json"
+    keep(here, "b", Architecture("tiny_cnn_8", 9, 3, 24))
+    first = pretrained_candidates(sample, file)
+    keep(here, "a", Architecture("tiny_cnn_8", 9, 3, 24))
+    keep(here, "more", Architecture("tiny_cnn_16", 9, 3, 24))
+    assert pretrained_candidates(sample, file).candidates == first.candidates
+    shutil.rmtree(here / "b")
+    with pytest.raises(ModelError, match="'b'"):
+        pretrained_candidates(sample, file)
 
 
 def test_its_head_is_fitted_first_and_once_and_then_all_of_it_learns_slowly() -> None:
@@ -40,14 +79,8 @@ def test_its_head_is_fitted_first_and_once_and_then_all_of_it_learns_slowly() ->
 
 
 @pytest.mark.slow
-def test_a_fit_of_few_photos_begins_from_weights_that_are_there(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLYWEIGHT_WEIGHTS", str(tmp_path / "weights"))
-    torch.manual_seed(0)
-    architecture = Architecture("tiny_cnn_8", 9, 3, 24)
-    weights = Weights("someone/tiny", architecture, architecture.build().state_dict(), "", "a test", "noise")
-    weights.save(tmp_path / "weights" / "someone" / "tiny")
+def test_a_fit_of_few_photos_begins_from_weights_that_are_there(photos: Path, here: Path, tmp_path: Path) -> None:
+    keep(here, "someone/tiny", Architecture("tiny_cnn_8", 9, 3, 24))
     command = ["fit", str(photos), "--budget", "size<300KB", "--out", str(tmp_path / "out"), "--minutes", "0.2"]
     assert run([*command, "--models", "tiny_cnn_8", "--sizes", "24", "--json"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())

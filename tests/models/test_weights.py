@@ -51,6 +51,13 @@ def test_half_of_the_bits_halve_the_file_and_are_read_as_before(tmp_path: Path) 
         torch.testing.assert_close(value, found.weights[name], rtol=1e-3, atol=1e-4)
 
 
+def test_what_half_of_the_bits_cannot_hold_keeps_all(tmp_path: Path) -> None:
+    found = some()
+    found.weights["net.0.1.running_var"].fill_(1e6)
+    folder = found.save(tmp_path / "half", half=True)
+    assert torch.equal(load_weights(str(folder)).weights["net.0.1.running_var"], found.weights["net.0.1.running_var"])
+
+
 def test_vendored_weights_are_found_on_a_machine_that_has_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

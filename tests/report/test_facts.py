@@ -31,14 +31,19 @@ def test_the_same_facts_give_the_same_page(tmp_path: Path) -> None:
 
 
 def test_candidates_stand_in_the_order_of_how_far_they_came_then_of_accuracy() -> None:
-    rows = [("slow", "too slow to train", None), ("b", "stopped at rung 0", 0.5), ("a", "stopped at rung 0", 0.7)]
+    rows = [
+        ("slow", "too slow to train", None),
+        ("b", "stopped at rung 0", 0.5),
+        ("a", "stopped at rung 0", 0.7),
+        ("late", "stopped at rung 2", 0.6),
+    ]
     rows += [("second", "finalist", 0.8), ("first", "pick", 0.79)]
     candidates = [
         CandidateFacts(name=name, image_size=28, status=status, accuracy={"value": value})
         for name, status, value in rows
     ]
     standings = Facts(title="x", candidates=candidates).standings
-    assert [candidate.name for candidate in standings] == ["first", "second", "a", "b", "slow"]
+    assert [candidate.name for candidate in standings] == ["first", "second", "late", "a", "b", "slow"]
 
 
 def test_a_name_that_is_not_a_fact_is_refused() -> None:

@@ -14,7 +14,7 @@ from flyweight.files import write_json
 from flyweight.report.study import SECTIONS, build_study_report
 from flyweight.runtime.environment import environment
 from flyweight.studies.analyse import analyse
-from flyweight.studies.deployed import DEPLOYED
+from flyweight.studies.deployed import DEPLOYED, LAYOUT
 from flyweight.studies.study import Trial, load_study, trials
 
 
@@ -34,7 +34,9 @@ def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = {"tiny_cnn_8": [0.9, 0.9, 0.9], "tiny_cnn_6": [0.8, 0.81, 0.8], "tiny_cnn_4": [0.4, 0.4, 0.4]}
     study, place = made_up(folder, scores)
     found = {f"sample/{arm}": timed(number + 1) for number, arm in enumerate(scores)}
-    write_json(place.out / DEPLOYED, {"asked": {}, "here": {}, "costs": found, "conditions": environment()})
+    write_json(
+        place.out / DEPLOYED, {"layout": LAYOUT, "asked": {}, "here": {}, "costs": found, "conditions": environment()}
+    )
     facts = analyse(study, "own", trials(study, study.scales["own"]), place)
     return build_study_report(facts, folder).html
 

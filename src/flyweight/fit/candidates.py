@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from flyweight.data.policy import AugmentPolicy
 from flyweight.errors import BudgetError
-from flyweight.models.architecture import Architecture
 from flyweight.models.zoo import find
 from flyweight.train.recipe import DataPart, ModelPart, OptimPart, Recipe, SchedulePart
 
@@ -24,7 +23,6 @@ TINY = (
     "tiny_sep_16",
     "tiny_sep_32",
 )
-FEW = 200  # images a class; up to here weights trained on other images were seen to help (docs/studies.md)
 LARGER = ("tiny_resnet14_16", "mobilenetv3_small_050", "shufflenet_v2_x0_5")
 
 
@@ -63,25 +61,6 @@ def candidates_for(native: int, models: Iterable[str] = (), sizes: Iterable[int]
     if not found:
         raise BudgetError("there is no candidate to fit", do="name at least one network with --models")
     return list(dict.fromkeys(found))
-
-
-def pretrained_for(
-    weights: Mapping[str, Architecture], models: Iterable[str] = (), sizes: Iterable[int] = ()
-) -> list[Candidate]:
-    """Return every network that there are weights for, at the size they were trained at; one for each.
-
-    Args:
-        weights: What they belong to, by name.
-        models: Networks that are allowed; by default all.
-        sizes: Image sizes in px that are allowed; by default all.
-    """
-    models, sizes = tuple(models), tuple(sizes)
-    found: dict[tuple[str, int], Candidate] = {}
-    for name, architecture in weights.items():
-        key = (architecture.name, architecture.image_size)
-        if (not models or key[0] in models) and (not sizes or key[1] in sizes) and not architecture.args:
-            found.setdefault(key, Candidate(*key, pretrained=name))
-    return list(found.values())
 
 
 def default_sizes(native: int) -> tuple[int, int]:

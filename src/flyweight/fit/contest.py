@@ -13,7 +13,7 @@ import numpy as np
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split
 from flyweight.data.subset import balanced_subset
-from flyweight.errors import TrainingError
+from flyweight.errors import ModelError, RecipeError, TrainingError
 from flyweight.fit.candidates import Candidate, recipe_for
 from flyweight.fit.weigh import Weighed
 from flyweight.measure.accuracy import METRICS, score
@@ -150,7 +150,9 @@ def _train(
             if isinstance(event, Finished):
                 trained = event.trained
             yield Progressed(planned, event, done, total)
-    except TrainingError as error:
+    except (TrainingError, ModelError, RecipeError) as error:
+        if not (isinstance(error, TrainingError) or planned.candidate.pretrained):
+            raise  # weights that nobody named end no fit; what the user asked for does
         return Outcome(weighed, f"{FAILED}: {error.what}", before.trained if before else None, seconds=seconds)
     assert trained is not None
     seconds += sum(row["train_seconds"] for row in trained.history)

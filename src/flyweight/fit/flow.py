@@ -16,18 +16,17 @@ from flyweight.data.split import Split, open_test, split_from_rule
 from flyweight.errors import BudgetError, OutputError
 from flyweight.export.bundle import record_accuracy
 from flyweight.files import write_json
-from flyweight.fit.candidates import FEW, candidates_for, pretrained_for
+from flyweight.fit.candidates import candidates_for
 from flyweight.fit.contest import Contest, Outcome, Progressed, compete
 from flyweight.fit.extend import changes, load_start
 from flyweight.fit.pick import Pick, choose, weigh_finalists
+from flyweight.fit.pretrained import FEW, pretrained_candidates
 from flyweight.fit.story import tell
 from flyweight.fit.weigh import Weighed, weigh
 from flyweight.measure.accuracy import Accuracy, score
 from flyweight.measure.budget import Budget
 from flyweight.measure.device import load_device, refuse_unmeasured
 from flyweight.measure.verify import logits_of
-from flyweight.models.architecture import Architecture
-from flyweight.models.weights import facts_of, stored
 from flyweight.report import build_report
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.environment import usable_cores
@@ -161,7 +160,11 @@ def _weigh(
         sizes = sizes or (initial.architecture.image_size,)
     candidates = candidates_for(side, models, sizes)
     if initial is None and request.recipe is None and few:
-        candidates += pretrained_for(_weights_here(), models, sizes)
+        file = request.out / "work" / "weights.json"
+        pretrained = pretrained_candidates(dataset, file, models=models, sizes=sizes, seed=request.seed)
+        candidates += pretrained.candidates
+        for name, why in pretrained.skipped.items():
+            yield Stage("weigh", f"the weights {name} are not tried: {why}")
     yield Stage("weigh", f"timing {len(candidates)} untrained candidates", 0, len(candidates))
     weighed = weigh(
         candidates,
@@ -181,11 +184,6 @@ def _weigh(
         "weigh", f"{rejected} of {len(weighed)} candidates are over budget and not trained", len(weighed), len(weighed)
     )
     return entrants, weighed
-
-
-def _weights_here() -> dict[str, Architecture]:
-    """Return what the weights on this machine belong to, by their names."""
-    return {name: Architecture.from_json(facts_of(folder)["architecture"]) for name, folder in stored()}
 
 
 def nothing_fits(budget: Budget, weighed: list[Weighed]) -> BudgetError:

@@ -65,13 +65,15 @@ class Weights:
         """Write both files, each whole or not at all, and return the folder.
 
         Args:
-            half: Keep 16 bits of each number, which halves the file; they are read as 32 again.
+            half: Keep 16 bits of each number, which halves the file; they are read as 32 again. A tensor with a number
+                that 16 bits cannot hold keeps 32.
         """
         from safetensors.torch import save
 
         def kept(value: Tensor) -> Tensor:
             value = value.detach().cpu().contiguous().clone()
-            return value.half() if half and value.is_floating_point() else value
+            fits = half and value.is_floating_point() and bool(value.half().isfinite().all())
+            return value.half() if fits else value
 
         content = save({key: kept(value) for key, value in self.weights.items()})
         write_bytes(folder / TENSORS, content)

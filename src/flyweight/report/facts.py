@@ -237,7 +237,12 @@ class Facts(Fact):
     @property
     def standings(self) -> list[CandidateFacts]:
         """Return the candidates: those that came furthest first, among equals the most accurate."""
-        return sorted(self.candidates, key=lambda c: (STATUSES.index(c.kind), -(c.accuracy.value or 0.0)))
+
+        def order(one: CandidateFacts) -> tuple[int, int, float]:
+            rung = int("".join(filter(str.isdigit, one.status)) or 0) if one.kind == "stopped at rung" else 0
+            return STATUSES.index(one.kind), -rung, -(one.accuracy.value or 0.0)
+
+        return sorted(self.candidates, key=order)
 
     @model_validator(mode="after")
     def _square(self) -> Facts:

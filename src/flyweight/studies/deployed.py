@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from flyweight.errors import FlyweightError
 from flyweight.files import write_json
 from flyweight.measure.latency import FULL, QUICK, model_spec, time_specs
-from flyweight.runtime.backends import installed
+from flyweight.runtime.backends import DEFAULT, installed, load_backend
 from flyweight.runtime.environment import environment
 from flyweight.runtime.memory import REPEATS, peak_memory
 from flyweight.runtime.timing import MODEL as MODEL_ONLY
@@ -18,6 +21,7 @@ from flyweight.studies.study import Study, Trial
 from flyweight.studies.trial import MODEL, Place
 
 DEPLOYED = "deployed.json"
+LAYOUT = 2
 
 
 def measure_deployed(
@@ -48,7 +52,7 @@ def measure_deployed(
     if not files:
         return {}
     by_graph = {asked[name]: file for name, file in files.items()}
-    asked_of = [(graph, backend) for graph in by_graph for backend in backends]
+    asked_of = [(graph, name) for graph, file in by_graph.items() for name in backends if _runs(name, file)]
     specs = {f"{graph} {backend}": model_spec(by_graph[graph], threads, backend) for graph, backend in asked_of}
     timings = time_specs(specs, QUICK if quick else FULL, progress=progress)
     found: dict[str, list[dict[str, Any]]] = {graph: [] for graph in by_graph}
@@ -64,14 +68,29 @@ def measure_deployed(
             }
         )
     costs = {name: found[asked[name]] for name in files}
-    write_json(place.out / DEPLOYED, {"asked": asked, "here": here, "costs": costs, "conditions": conditions})
+    write_json(
+        place.out / DEPLOYED, {"layout": LAYOUT, "asked": asked, "here": here, "costs": costs, "conditions": conditions}
+    )
     return costs
 
 
+def _runs(backend: str, file: Path) -> bool:
+    """True where the backend is the default one, which must, or runs the file: hours of training do not hang on it."""
+    if backend == DEFAULT:
+        return True
+    try:
+        engine = load_backend(backend, file)
+        engine.run(np.zeros((1, *engine.shape), np.uint8))
+    except FlyweightError:
+        return False
+    return True
+
+
 def read_deployed(place: Place) -> dict[str, Any] | None:
-    """Return what an earlier call wrote; None where there was none."""
+    """Return what an earlier call wrote; None where there was none, or an older version wrote it."""
     file = place.out / DEPLOYED
-    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return found if found.get("layout") == LAYOUT else None
 
 
 def _files(study: Study, order: Sequence[Trial], place: Place) -> dict[str, Path]:

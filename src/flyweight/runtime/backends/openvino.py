@@ -11,7 +11,7 @@ from flyweight.errors import BundleError, MissingExtraError
 try:
     import openvino
 except ImportError as error:
-    raise MissingExtraError("OpenVINO is not installed", do="pip install 'flyweight[openvino]'") from error
+    raise MissingExtraError(f"OpenVINO cannot be imported ({error})", do="pip install 'flyweight[openvino]'") from error
 
 
 class OpenVino:
@@ -29,13 +29,27 @@ class OpenVino:
         except Exception as error:  # its errors are RuntimeError and ValueError of several kinds
             raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error
         self._request = compiled.create_infer_request()
-        sides = compiled.inputs[0].get_partial_shape()
-        self.shape = (sides[1].get_length(), sides[2].get_length(), sides[3].get_length())
+        self.shape = _image_shape(compiled.inputs[0], file)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8."""
-        logits: np.ndarray = self._request.infer([images])[0]
+        try:
+            logits: np.ndarray = self._request.infer([images])[0]
+        except RuntimeError as error:
+            raise BundleError(f"openvino cannot run the file: {error}", do="use the backend 'onnxruntime'") from error
         return logits
+
+
+def _image_shape(given: openvino.ConstOutput, file: Path) -> tuple[int, int, int]:
+    shape, kind = given.get_partial_shape(), given.element_type.get_type_name()
+    static = shape.rank.is_static and len(shape) == 4 and all(side.is_static for side in list(shape)[1:])
+    if kind != "u8" or not static:
+        raise BundleError(
+            f"{str(file)!r} takes {kind}{shape}, not u8[?, C, S, S]",
+            do="export the model with flyweight export: normalisation belongs inside the graph",
+        )
+    channels, height, width = (side.get_length() for side in list(shape)[1:])
+    return (channels, height, width)
 
 
 def load(file: Path, threads: int) -> OpenVino:
