@@ -32,6 +32,7 @@ from flyweight.measure.verify import logits_of
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.predict import Predictor
+from flyweight.train.answers import validation_logits
 from flyweight.train.recipe import load_recipe
 from flyweight.train.run import EpochDone, Finished, run
 from flyweight.train.trained import Trained
@@ -51,6 +52,7 @@ class Row:
         claimed: The variant that is claimed, and the default of the bundle.
         seeds: How many are run; None: as many as asked for.
         levels: Epochs on the int8 levels.
+        mirror: Answer with the mean over an image and its mirror image.
         alone: True where only the claimed file is shipped, without the weights to go on from: they would be many times
             its size.
     """
@@ -65,6 +67,7 @@ class Row:
     teacher: str | None = None
     seeds: int | None = None
     levels: int = 3
+    mirror: bool = False
     alone: bool = False
 
 
@@ -105,6 +108,12 @@ def both(row: Row, seed: int, runs: Path) -> tuple[Trained, Trained]:
     return floating, train(dataset, levels, runs / row.name / f"seed{seed}-int8", initial=floating)
 
 
+def shipping(row: Row, seed: int, runs: Path) -> tuple[Trained, Trained]:
+    """Return the float and the int8 classifier of a seed as they ship."""
+    floating, levels = both(row, seed, runs)
+    return (floating.mirrored(), levels.mirrored()) if row.mirror else (padded(row, floating), levels)
+
+
 def train(dataset: Dataset, recipe: Any, out: Path, initial: Trained | None = None) -> Trained:
     """Return the finished run in `out`, printing its epochs."""
     for event in run(dataset, recipe, out, device="cpu", initial=initial):
@@ -128,13 +137,14 @@ def data_of(row: Row) -> Dataset:
 def scored(row: Row, seed: int, runs: Path) -> dict[str, Any]:
     """Return what a seed's two files score on the test part, with the paired difference."""
     dataset = data_of(row)
-    floating, levels = both(row, seed, runs)
-    floating = padded(row, floating)
+    floating, levels = shipping(row, seed, runs)
     folder = runs / row.name / "bundles" / f"seed{seed}"
     bundle = export_variant(export(floating, dataset, folder), levels, dataset, folder)
     open_test(runs / row.name / "test-openings.jsonl", why=f"{row.name}, seed {seed}: float and int8")
-    right, result = {}, {"seed": seed, "val_accuracy": floating.metrics["val_accuracy"]}
-    result["val_accuracy_int8"] = levels.metrics["val_accuracy"]
+    right: dict[str, Any] = {}
+    result: dict[str, Any] = {"seed": seed}
+    for name, trained in (("val_accuracy", floating), ("val_accuracy_int8", levels)):
+        result[name] = on_validation(trained, dataset) if row.mirror else trained.metrics["val_accuracy"]
     for name in ("fp32", "int8"):
         answers, labels = on_test(bundle, name, dataset)
         found = score(answers, labels, bundle.classes, bundle.temperature)
@@ -145,6 +155,8 @@ def scored(row: Row, seed: int, runs: Path) -> dict[str, Any]:
         result[name] = {"accuracy": found.top1, "params": cost.params, "macs": cost.macs, "size_bytes": size}
     change = paired_bootstrap(right["int8"], right["fp32"])
     result["int8_minus_fp32"] = {"value": change.value, "low": change.low, "high": change.high}
+    if row.mirror:
+        result["mirror_gain"] = mirror_gain(row, seed, runs, right[row.claimed])
     result["train_seconds"] = floating.metrics["train_seconds"] + levels.metrics["train_seconds"]
     print(
         f"{row.name} seed {seed}: {100 * result['fp32']['accuracy']:.2f} %, int8 {100 * change.value:+.2f}", flush=True
@@ -152,11 +164,27 @@ def scored(row: Row, seed: int, runs: Path) -> dict[str, Any]:
     return result
 
 
+def mirror_gain(row: Row, seed: int, runs: Path, right: Any) -> dict[str, float]:
+    """Return what the mirror image adds on the test part, paired, to the claimed file."""
+    dataset, plain = data_of(row), both(row, seed, runs)[("fp32", "int8").index(row.claimed)]
+    bundle = export(plain, dataset, runs / row.name / "bundles" / f"seed{seed}-one-view", training=False)
+    answers, labels = on_test(bundle, row.claimed, dataset)
+    gain = paired_bootstrap(right, answers.argmax(axis=1) == labels)
+    return {"value": gain.value, "low": gain.low, "high": gain.high}
+
+
+def on_validation(trained: Trained, dataset: Dataset) -> float:
+    """Return the share of validation images that the classifier, as it ships, gets right."""
+    logits, labels = validation_logits(dataset, trained)
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
 def padded(row: Row, trained: Trained) -> Trained:
     """Return the float classifier with channels in multiples of 4 where its limit allows it: the same, faster."""
+    if row.limit is None:
+        return trained
     made = trained.padded()
-    params = counted_params(made.architecture)
-    return made if row.limit is not None and params <= row.limit else trained
+    return made if counted_params(made.architecture) <= row.limit else trained
 
 
 def on_test(bundle: Bundle, variant: str, dataset: Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -192,7 +220,7 @@ def ship(row: Row, found: Sequence[dict[str, Any]], runs: Path) -> Bundle:
     bundle = Bundle.open(runs / row.name / "bundles" / f"seed{best['seed']}")
     if not row.alone:
         return copy_bundle(bundle, BUNDLES / row.name, name=row.name, default=row.claimed)
-    trained = both(row, best["seed"], runs)[("fp32", "int8").index(row.claimed)]
+    trained = shipping(row, best["seed"], runs)[("fp32", "int8").index(row.claimed)]
     made = export(trained, data_of(row), BUNDLES / row.name, training=False)
     answers, labels = on_test(made, row.claimed, data_of(row))  # its confidence is calibrated on its own logits
     accuracy = score(answers, labels, made.classes, made.temperature)

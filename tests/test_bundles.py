@@ -32,6 +32,8 @@ PROMISES = {
     "tiny-fashion-mnist": Promise("fashion-mnist", "fp32", 14_862, 30_000),
     "tiny-cifar10": Promise("cifar10", "fp32", 19_622, 30_000),
     "small-cifar10": Promise("cifar10", "int8", None, 98_496),
+    "cifar10-1mb": Promise("cifar10", "int8", None, 1_000_000, "lightweight_five.json", ("int8",)),
+    "cifar10-5mb": Promise("cifar10", "int8", None, 5_000_000, "lightweight_five.json", ("int8",)),
 }
 
 

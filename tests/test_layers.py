@@ -13,11 +13,22 @@ import flyweight
 
 ROOT = Path(flyweight.__file__).parent
 LAYERS = [
-    "errors", "files", "runtime", "data", "models", "train", "tune", "compress", "export", "measure", "report",
+    "errors", "files", "runtime", "data", "models", "train", "compress", "export", "measure", "report", "tune",
     "studies", "published", "fit", "api", "cli",
 ]  # fmt: skip
 # docs/architecture.md, "No torch at import".
-TORCH_FREE = ("runtime", "data", "measure", "report", "api", "cli", "models.zoo", "models.cost", "train.recipe")
+TORCH_FREE = (
+    "runtime",
+    "data",
+    "measure",
+    "report",
+    "api",
+    "cli",
+    "models.zoo",
+    "models.cost",
+    "train.recipe",
+    "train.range_curve",
+)
 NEEDS_TORCH = ("data.batches", "data.augment")
 
 

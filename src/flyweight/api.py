@@ -7,7 +7,7 @@ Nothing heavy is imported until a function is called; training and export need t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from flyweight.data.split import Split, split
 from flyweight.errors import FlyweightError
 from flyweight.measure.budget import Budget
 from flyweight.measure.speed import Measurement, measure
+from flyweight.measure.sweep import Sweep, sweep
 from flyweight.measure.verify import Verified, verify
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.predict import Prediction, Predictor
@@ -25,6 +26,7 @@ from flyweight.train.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from flyweight.fit import Fitted
+    from flyweight.report.tuning import TuningFacts
     from flyweight.train.trained import Trained
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Predictor",
     "Recipe",
     "Split",
+    "Sweep",
     "Verified",
     "audit",
     "export",
@@ -47,7 +50,9 @@ __all__ = [
     "measure",
     "predict",
     "split",
+    "sweep",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -109,3 +114,68 @@ def fit(data: str | Path, budget: Budget | str, out: Path | str, *, minutes: flo
         if isinstance(event, Fitted):
             return event
     raise AssertionError("fit ends with Fitted")
+
+
+def tune(
+    data: str,
+    out: Path | str,
+    *,
+    recipe: str = "default",
+    settings: Sequence[str] = (),
+    space: str = "training",
+    trials: int = 40,
+    minutes: float | None = None,
+    margin: float | None = None,
+    budget: str = "",
+    objectives: Sequence[str] = (),
+    sampler: str = "tpe",
+    stop: str = "halving",
+    jobs: int = 1,
+    engine: str = "local",
+    seed: int = 0,
+) -> TuningFacts:
+    """Return what a search for the best recipe on validation found; recipe.yaml in `out` is that recipe.
+
+    A stopped search continues when it is called again with the same arguments.
+
+    Args:
+        data: A source as `load_data` takes it.
+        recipe: Shipped recipe or file that is changed; its epochs are the full training.
+        settings: Changes to the recipe, such as "epochs=20".
+        space: Shipped search space or YAML file.
+        trials: Most trials.
+        minutes: Begin no trial after so many.
+        margin: Stop when a gain of this share (0 to 1) of the images has become unlikely.
+        budget: Limits that no trial may break, such as "latency_p90<2ms,size<500KB".
+        objectives: A metric, then costs, such as ("accuracy", "latency_p50").
+        sampler: tpe, gp, cmaes, qmc, random or grid.
+        stop: halving, hyperband or none.
+        jobs: Workers, one core each.
+        engine: local, or ray.
+
+    Raises:
+        RecipeError: The recipe, space, sampler or objectives are unknown or impossible, or `out` has another search.
+        BudgetError: The budget cannot be read, or contradicts itself.
+        DataError: The images cannot be read.
+        OutputError: `out` or its database cannot be written.
+    """
+    from flyweight.tune.conduct import conduct
+    from flyweight.tune.plan import plan_search
+    from flyweight.tune.search import Source
+
+    search, dataset = plan_search(
+        Source(data),
+        out=Path(out),
+        recipe=recipe,
+        settings=settings,
+        space=space,
+        trials=trials,
+        margin=margin,
+        budget=budget,
+        objectives=objectives,
+        sampler=sampler,
+        stop=stop,
+        seed=seed,
+    )
+    *_, facts = conduct(search, dataset, engine=engine, jobs=jobs, minutes=minutes)
+    return facts

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flyweight.data import cache, cache_folder, decoding
+from flyweight.data import cache, decoding
 from flyweight.data.cache import FixedStore, UnreadableImages, build_fixed, build_ragged, cache_root
 from flyweight.data.dataset import Dataset, ImageArray, ImageFiles
 from flyweight.errors import DataError, OutputError
+from flyweight.files import Lease
 from flyweight.runtime.preprocess import Preprocess, decode, load
 
 CASES = {"gray": 1, "colour": 3, "alpha": 4}
@@ -306,14 +307,14 @@ def test_a_lease_lets_go_when_its_process_is_killed(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with pytest.raises(BlockingIOError):
-        cache_folder.Lease(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Lease(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     child.kill()
     child.join()
-    cache_folder.Lease(path, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
+    Lease(path, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
 
 
 def _hold(path: Path) -> None:
-    lease = cache_folder.Lease(path, fcntl.LOCK_SH)
+    lease = Lease(path, fcntl.LOCK_SH)
     (path.parent / "held").touch()
     time.sleep(600)
     lease.close()

@@ -139,6 +139,24 @@ def test_tiny_imagenet_takes_its_test_labels_from_the_annotations(tmp_path: Path
         ("train", 0), ("train", 1), ("test", 1)]  # fmt: skip
 
 
+def test_imagenet_in_class_folders_is_tested_on_its_validation_images(tmp_path: Path) -> None:
+    class_folders(tmp_path / "imagenet" / "train", 3, ("n1", "n2"))
+    class_folders(tmp_path / "imagenet" / "val", 1, ("n1", "n2"))
+    dataset = load_data(f"imagenet:{tmp_path}")
+    assert (dataset.name, dataset.classes) == ("imagenet", ("n1", "n2"))
+    assert Counter(dataset.parts.tolist()) == {"train": 6, "test": 2}  # type: ignore[union-attr]
+    assert load_data(f"imagenet:{tmp_path / 'imagenet'}").fingerprint() == dataset.fingerprint()
+
+
+def test_imagenet_that_is_not_there_or_has_other_classes_in_val_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no ImageNet with train/CLASS/ and val/CLASS/"):
+        load_data(f"imagenet:{tmp_path}")
+    class_folders(tmp_path / "train", 1, ("n1", "n2"))
+    class_folders(tmp_path / "val", 1, ("n1", "n3"))
+    with pytest.raises(DataError, match="2 classes in train, 2 in val, 1 in both"):
+        load_data(f"imagenet:{tmp_path}")
+
+
 def test_a_hugging_face_folder_gives_back_its_labels(tmp_path: Path) -> None:
     hf = pytest.importorskip("datasets")
     features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=["a", "b"])})

@@ -100,6 +100,46 @@ def test_tuning_seven_says_where_its_parameter_counts_come_from(tuning: Audited,
     assert finding.level == ("unsupported" if model == "repvgg_a2" else "wrong")
 
 
+def rows(audited: Audited, table: str, check: str) -> list[int]:
+    return [found.row for found in audited.findings if (found.table, found.check) == (f"tuning_seven_{table}", check)]
+
+
+@pytest.mark.parametrize(
+    ("error", "table", "check", "wanted"),
+    [
+        ("MobileNetV3-L without its classifier, TinyViT with the head of ImageNet-22k, RepVGG un-fused", "v2",
+         "params_match", [3, 4, 5, 6, 8, 7]),
+        ("MobileViT v1 is built under the name of v2", "v1", "built_is_claimed", [8, 10]),
+        ("MobileViT v1 is built under the name of v2", "v2", "built_is_claimed", [5, 6]),
+        ("MobileViT v1 is built under the name of v2", "augmentation", "built_is_claimed", [17, 22]),
+        ("every latency is 1000 / FPS", "v2", "latency_is_inverse_throughput", [2, 3, 4, 5, 6, 7, 8]),
+        ("90.94 % is above every network of ImageNet", "v2", "accuracy_above_best_listed", [8]),
+        ("90.56 to 93.84 % are too", "augmentation", "accuracy_above_best_listed", [9, 14, 20, 24, 29, 36]),
+        ("gains outside 1.5 to 3.5", "v1", "gain_arithmetic", [9, 11, 13, 15]),
+        ("gains outside 1.5 to 3.5", "augmentation", "gain_arithmetic", [5, 9, 14, 20]),
+        ("+4.00 twice", "v1", "gain_repeated", [9, 11]),
+        ("other baselines in v1 than in v2, of the same runs", "augmentation", "same_accuracy_everywhere",
+         [2, 7, 12, 17, 22, 27, 32]),
+    ],
+)  # fmt: skip
+def test_each_error_of_tuning_seven_is_found_in_its_rows(
+    tuning: Audited, error: str, table: str, check: str, wanted: list[int]
+) -> None:
+    assert rows(tuning, table, check) == wanted, error
+
+
+def test_the_baseline_that_is_printed_as_87_82_and_as_87_83_is_named_with_both_places(tuning: Audited) -> None:
+    (found,) = [f for f in tuning.findings if (f.check, f.row) == ("same_accuracy_everywhere", 17)]
+    assert "87.82 (tuning_seven_v2, row 5) and as 87.83 (tuning_seven_augmentation, row 17)" in found.explanation
+    assert "85.45 (tuning_seven_v1, row 8)" in found.explanation
+
+
+def test_of_v2_alone_only_the_last_digit_of_one_baseline_differs() -> None:
+    tables = [*resolve("tuning_seven_v2"), *resolve("tuning_seven_augmentation")]
+    found = [f for f in audit_files(tables).findings if f.check == "same_accuracy_everywhere"]
+    assert [(f.model, f.claimed, f.counted) for f in found] == [("mobilevitv2_100", "87.83", "87.82")]
+
+
 def test_tuning_seven_gets_its_true_batch_latencies(tuning: Audited) -> None:
     latencies = [float(f.counted) for f in tuning.findings if f.check == "latency_is_inverse_throughput"]
     assert latencies == [16.3, 9.92, 3.19, 12.7, 10.6, 4.14, 9.48]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,24 @@ def test_a_file_of_another_kind_is_refused_by_name(name: str, tmp_path: Path) ->
     (tmp_path / "other.bin").write_bytes(b"something else")
     with pytest.raises(BundleError, match=r"other\.bin"):
         load_backend(name, tmp_path / "other.bin")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_asks_no_network_and_leaves_the_home_folder_alone(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(model().SerializeToString())
+    (tmp_path / "home").mkdir()
+    code = (
+        "import sys; from pathlib import Path\n"
+        "def refuse(event, args):\n"
+        "    assert not event.startswith(('socket.connect', 'socket.getaddrinfo', 'subprocess.', 'os.fork')), event\n"
+        "sys.addaudithook(refuse)\n"
+        "from flyweight.runtime.backends import load_backend\n"
+        f"load_backend({engine!r}, Path({str(tmp_path / 'm.onnx')!r}))\n"
+        "assert sys.modules.get('openvino_telemetry') is None\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_all_engines_are_installed_where_tests_run() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from flyweight.data.sources import load_data
 from flyweight.data.sources.cifar import CIFAR10
@@ -94,3 +95,23 @@ def small_cifar10(folder: Path, train: int = 1000, test: int = 200) -> None:
     batch("test_batch", range(6000, 6000 + test))
     names = [name.encode() for name in CIFAR10]
     (target / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, protocol=2))
+
+
+def small_tiny_imagenet(folder: Path, classes: int = 4, train: int = 50, test: int = 6) -> None:
+    """Write images of the embedded sample, enlarged to 64 px colour, in Tiny ImageNet's layout."""
+    sample, root = load_data("sample"), folder / "tiny-imagenet-200"
+    held = root / "val" / "images"
+    held.mkdir(parents=True)
+    lines = []
+    for label in range(classes):
+        found = np.flatnonzero(sample.labels == label)[: train + test]
+        pictures = [Image.fromarray(np.asarray(sample.images.read(int(place)))[..., 0]) for place in found]
+        pictures = [picture.resize((64, 64)).convert("RGB") for picture in pictures]
+        images = root / "train" / f"n{label}" / "images"
+        images.mkdir(parents=True)
+        for number, picture in enumerate(pictures[:train]):
+            picture.save(images / f"n{label}_{number}.JPEG", quality=95)
+        for number, picture in enumerate(pictures[train:]):
+            picture.save(held / f"val_{label}_{number}.JPEG", quality=95)
+            lines.append(f"val_{label}_{number}.JPEG\tn{label}\t0\t0\t63\t63\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))

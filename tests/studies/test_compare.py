@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,14 @@ from tests.studies.small import made_up
 
 from flyweight.cli import run
 from flyweight.errors import ModelError, RecipeError
-from flyweight.report.study import ArmFacts, StudyFacts
+from flyweight.report.study import ArmFacts, StudyFacts, markdown
 from flyweight.report.tables import latex_table
 from flyweight.report.tradeoff import fronts
 from flyweight.studies.analyse import analyse, enough
 from flyweight.studies.compared import comparison
 from flyweight.studies.schedule import TrialDone, run_trials
-from flyweight.studies.study import Study, trials
-from flyweight.studies.trial import RESULT, Place
+from flyweight.studies.study import Question, Study, Subset, recipe_of, trials
+from flyweight.studies.trial import CLAIM, RESULT, Place, claim
 from flyweight.train.recipe import Recipe, load_recipe
 
 COMMAND = [
@@ -161,7 +162,7 @@ def test_a_running_study_shows_where_it_stands_and_loads_itself_again(tmp_path: 
 
 def small_study(seeds: int) -> Study:
     recipe = load_recipe("compare").with_settings(["epochs=1", "epoch_images=256"])
-    return comparison(["sample"], ["tiny_cnn_4", "tiny_cnn_8"], recipe, seeds=seeds, per_class=60)
+    return comparison(["sample"], ["tiny_cnn_4", "tiny_cnn_8"], recipe, seeds=seeds, sizes=[Subset(per_class=60)])
 
 
 def test_what_is_below_five_times_chance_is_not_ranked(tmp_path: Path) -> None:
@@ -201,6 +202,8 @@ def test_pretraining_that_saw_the_test_images_is_said(tmp_path: Path) -> None:
         (["tiny_cnn_4", "tiny_cnn_8"], {"part": "all"}, "--part 'all'"),
         (["tiny_cnn_4", "tiny_cnn_8"], {"seeds": 11}, "10 folds"),
         (["tiny_cnn_4", "tiny_cnn_8"], {"recipe": Recipe(model={"pretrained": "own/net"})}, "--pretrained"),
+        (["tiny_cnn_4"], {"more": [Recipe()]}, "two recipes are called 'custom'"),
+        (["tiny_cnn_4"], {"more": [Recipe(name="b", data={"image_size": 40})]}, "differ in their data part"),
     ],
 )
 def test_what_cannot_be_compared_is_said(models: list[str], options: dict[str, object], words: str) -> None:
@@ -211,3 +214,68 @@ def test_what_cannot_be_compared_is_said(models: list[str], options: dict[str, o
 def test_a_network_that_does_not_exist_is_said_before_anything_runs() -> None:
     with pytest.raises(ModelError, match="tiny_cnn_5"):
         comparison(["sample"], ["tiny_cnn_4", "tiny_cnn_5"], Recipe(), seeds=1)
+
+
+def test_a_network_that_diverges_is_said_beside_the_others_and_ends_no_comparison(tmp_path: Path) -> None:
+    recipe = load_recipe("compare").with_settings(["epochs=1", "epoch_images=128", "optim.name=sgd", "optim.lr=1e30"])
+    study = comparison(["sample"], ["tiny_cnn_4", "tiny_cnn_8"], recipe, seeds=1, sizes=[Subset(per_class=20)])
+    order, place = trials(study, study.scales["own"]), Place(Path(), tmp_path)
+    events = list(run_trials(study, study.scales["own"], order, place, jobs=1))
+    assert [event.result["diverged"]["epoch"] for event in events if isinstance(event, TrialDone)] == [1, 1]
+    facts = analyse(study, "own", order, place)
+    assert (facts.datasets, facts.missing) == ((), ())
+    assert [course.share for course in facts.convergence] == [1.0, 1.0]
+    assert set(facts.diverged) == {trial.name for trial in order}
+    assert not (tmp_path / "test-openings.jsonl").exists()  # nothing was scored
+
+
+def test_a_field_that_a_later_version_adds_makes_no_other_study(tmp_path: Path) -> None:
+    study = small_study(seeds=1)
+    place = Place(Path(), tmp_path)
+    claim(study, study.scales["own"], place)
+    there = json.loads((tmp_path / CLAIM).read_text())
+    there["scale"]["subsets"]["sample"] |= {"classes": None, "colour": None}
+    (tmp_path / CLAIM).write_text(json.dumps(there))
+    claim(study, study.scales["own"], place)
+
+
+def test_several_recipes_make_an_arm_each_and_one_network_is_enough(tmp_path: Path) -> None:
+    recipes = [load_recipe(name).with_settings(["epochs=1"]) for name in ("compare", "default")]
+    study = comparison(["sample"], ["tiny_cnn_4"], recipes[0], seeds=1, more=recipes[1:])
+    size = study.scales["own"]
+    order = trials(study, size)
+    assert [trial.arm for trial in order] == ["tiny_cnn_4.compare", "tiny_cnn_4.default"]
+    for trial, recipe in zip(order, recipes, strict=True):
+        found = recipe_of(study, size, trial)
+        assert (found.model.name, found.optim, found.augment) == ("tiny_cnn_4", recipe.optim, recipe.augment)
+
+
+def test_arms_with_fewer_seeds_are_shown_with_their_number_and_have_no_letter(tmp_path: Path) -> None:
+    scores = {"tiny_cnn_8": [0.9, 0.9, 0.91], "tiny_cnn_6": [0.7, 0.71, 0.7], "tiny_cnn_4": [0.8, 0.8, 0.8]}
+    study, place = made_up(tmp_path, scores)
+    once = study.scales["own"].model_copy(update={"seeds_of": {"tiny_cnn_4": 1}})
+    question = Question(ask="Is it?", short="is it", first="tiny_cnn_8", second="tiny_cnn_4")
+    other = Question(ask="Is it too?", short="too", first="tiny_cnn_8", second="tiny_cnn_6")
+    study = study.model_copy(update={"scales": {"own": once}, "questions": (question, other)})
+    order = trials(study, once)
+    assert Counter(trial.arm for trial in order) == {"tiny_cnn_8": 3, "tiny_cnn_6": 3, "tiny_cnn_4": 1}
+    facts = analyse(study, "own", order, place)
+    found = arm(facts, "tiny_cnn_4")
+    assert (len(found.per_seed), found.accuracy.low, found.letters) == (1, None, "")
+    assert [(pair.first, pair.second) for pair in facts.pairs] == [("tiny_cnn_8", "tiny_cnn_6")]
+    single, three = facts.verdicts
+    assert (single.seeds, single.answer) == (1, "too few seeds")
+    assert (three.seeds, three.answer, three.p_holm) == (3, "helps", three.p)  # the other is not in its family
+    assert ", 1 seed" in markdown(facts)
+
+
+def test_an_arm_that_others_need_has_as_many_seeds_as_they() -> None:
+    study = small_study(seeds=3)
+    content = study.model_dump(by_alias=True)
+    content["scales"]["own"]["seeds_of"] = {"tiny_cnn_4": 1}
+    content["arms"]["tiny_cnn_8"]["from"] = "tiny_cnn_4"
+    with pytest.raises(ValueError, match="more than tiny_cnn_4, which it needs"):
+        Study.model_validate(content)
+    content["scales"]["own"]["seeds_of"] = {"tiny_cnn_5": 1}
+    with pytest.raises(ValueError, match="no arm or group tiny_cnn_5"):
+        Study.model_validate(content)

@@ -26,7 +26,7 @@ def command(out: Path, jobs: int) -> list[str]:
 
 def results(out: Path) -> dict[str, dict[str, object]]:
     """Return what each trial wrote, less its clock."""
-    clocks = {"train_seconds", "date"}
+    clocks = {"train_seconds", "own_seconds", "date"}
     found = {}
     for file in sorted((out / "trials").rglob("result.json")):
         content = json.loads(file.read_text())

@@ -80,7 +80,7 @@ def test_all_arms_that_are_compared_cost_the_same_within_two_percent(
 ) -> None:
     costs = {trial.arm: place.result(trial)["train_macs"] for trial in done}  # type: ignore[index]
     for question in study.questions:
-        assert costs[question.first] == pytest.approx(costs[question.second], rel=0.02), question.ask
+        assert costs[question.first[0]] == pytest.approx(costs[question.second[0]], rel=0.02), question.ask
 
 
 def test_the_arm_as_published_has_the_published_parameters(place: Place, done: list[Trial]) -> None:
@@ -113,6 +113,20 @@ def test_a_study_that_is_stopped_continues_and_repeats_nothing(
     assert (other.of(first.trial) / "result.json").stat().st_mtime_ns == before
     for trial in order:  # and the bits are those of the study that was never stopped
         assert np.array_equal(other.correct(trial), place.correct(trial))
+
+
+def test_what_needs_an_arm_that_diverged_is_said_and_is_not_waited_for(
+    study: Study, smoke: Scale, tmp_path: Path
+) -> None:
+    place, order = Place(tmp_path, tmp_path), trials(study, smoke, arms=["as_published"])
+    assert [trial.arm for trial in order] == ["sub_models", "as_published"]
+    place.of(order[0]).mkdir(parents=True)
+    lost = {"diverged": {"epoch": 3, "why": "it rose"}, "train_seconds": 1.0}
+    (place.of(order[0]) / "result.json").write_text(json.dumps(lost))
+    facts = analyse(study, "smoke", order, place)
+    assert facts.missing == ()
+    assert facts.diverged[order[0].name] == "it rose"
+    assert facts.diverged[order[1].name] == f"it needs {order[0].name}, which is lost"
 
 
 def test_one_seed_gives_no_verdict(study: Study, place: Place, done: list[Trial]) -> None:

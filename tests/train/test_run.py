@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from flyweight.data.batches import Batches
 from flyweight.data.dataset import Dataset
 from flyweight.errors import RecipeError, TrainingError
 from flyweight.train import run as run_module
@@ -193,3 +196,34 @@ def test_the_seconds_of_an_epoch_survive_a_stop(
     seconds = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["seconds"]
     assert seconds > 0
     assert train_and_wait(few, quick, tmp_path).history[0]["train_seconds"] > seconds
+
+
+def test_an_epoch_says_what_of_its_seconds_went_in_waiting_for_batches(
+    few: Dataset, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Batches._batch
+
+    def slow(self: Batches, *place: Any) -> Any:
+        time.sleep(0.05 * self.train)
+        return made(self, *place)
+
+    monkeypatch.setattr(Batches, "_batch", slow)
+    trained = train_and_wait(few, quick, tmp_path)
+    steps = -(-trained.data["train"] // quick.batch_size)
+    for row in trained.history:
+        assert 0.05 * (steps - 1) <= row["load_seconds"] < row["train_seconds"]
+        assert row["val_seconds"] > 0
+        assert row["core_seconds"] > 0
+
+
+def test_the_seconds_of_waiting_survive_a_stop_too(
+    few: Dataset, quick: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
+    events = run(few, quick, tmp_path)
+    next(event for event in events if isinstance(event, StepDone))
+    next(events)  # the checkpoint of the first step is written
+    events.close()
+    seconds = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["position"]["load_seconds"]
+    assert seconds > 0
+    assert train_and_wait(few, quick, tmp_path).history[0]["load_seconds"] > seconds

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from flyweight.data.dataset import Dataset
 from flyweight.errors import ModelError, RecipeError
@@ -75,6 +76,19 @@ def test_training_macs_are_those_of_a_hand_count() -> None:
     assert training_macs(network, images) == 2 * forward[0] + 3 * forward[1]
     network[0].requires_grad_(False)
     assert training_macs(network, images) == forward[0] + 2 * forward[1]
+
+
+def test_grouped_convolutions_cost_their_groups_in_the_backward_pass_too() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ConvTranspose2d(8, 4, 2, groups=4)
+    )
+    forward = (
+        6 * 6 * 8 * 3,
+        6 * 6 * 8 * 9,
+        6 * 6 * 8 * 4,
+    )  # a transposed one: each input pixel, each of its group's weights
+    images = torch.zeros(2, 3, 6, 6)
+    assert training_macs(network, images) == 2 * forward[0] + 3 * (forward[1] + forward[2])
 
 
 @pytest.mark.parametrize("stop_after", [3, 9, 13, 27, 40, 44])

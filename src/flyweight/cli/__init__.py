@@ -23,6 +23,13 @@ COMMANDS = {
     "recipe": ("flyweight.cli.recipe", "app", "List and show the shipped recipes."),
     "reproduce": ("flyweight.cli.reproduce", "reproduce", "Run a published study again, arm by arm, over seeds."),
     "compare": ("flyweight.cli.compare", "compare", "Compare networks on your data: trained alike, timed, tested."),
+    "tune": ("flyweight.cli.tune", "tune", "Search for the best recipe within a budget: many short runs, few long."),
+    "ablate": (
+        "flyweight.cli.ablate",
+        "ablate",
+        "Say which parts of a recipe help: with and without each, over seeds.",
+    ),
+    "stability": ("flyweight.cli.stability", "app", "Map which learning rates train, which are slow, which diverge."),
     "models": ("flyweight.cli.models", "models", "List the networks of the catalogue and what they cost."),
     "weights": ("flyweight.cli.weights", "app", "List, fetch and carry pretrained weights."),
     "audit": ("flyweight.cli.audit", "audit", "Recompute what published tables claim about networks."),

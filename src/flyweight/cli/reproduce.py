@@ -16,17 +16,25 @@ from flyweight.runtime.environment import usable_cores
 
 def reproduce(
     study: Annotated[
-        str, typer.Argument(help="Name of a shipped study: tiny_cnn, tiny_family, lightweight_five, few_images.")
+        str,
+        typer.Argument(
+            help="A shipped study: tiny_cnn, tiny_family, lightweight_five, tuning_seven, few_images, all_images."
+        ),
     ],
     data: Annotated[
         Path | None, typer.Option(help="Folder with the data sets; default: the variable FLYWEIGHT_DATA.")
     ] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Only this data set (repeat).")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm and what it needs (repeat).")] = None,
-    scale: Annotated[str, typer.Option(help="smoke: two minutes; cpu: an hour on two cores; full: a day.")] = "cpu",
+    scale: Annotated[
+        str, typer.Option(help="smoke: a minute or two; cpu: hours of one core; full: as published.")
+    ] = "cpu",
     seeds: Annotated[int | None, typer.Option(help="Runs of each arm; default: the scale's.", min=1)] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the study; default: runs/STUDY-SCALE.")] = None,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Print what the runs will cost, from a few timed steps, and stop.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json at the end.")] = False,
 ) -> None:
     """Run a published study again: its arms, over seeds, at equal training cost, with paired statistics.
@@ -41,13 +49,13 @@ def reproduce(
     chosen = load_study(study)
     check_name("scale", scale, chosen.scales)
     size = chosen.scales[scale]
-    size = size.model_copy(update={"seeds": seeds}) if seeds else size
+    size = size.model_copy(update={"seeds": seeds, "seeds_of": {}}) if seeds else size
     folds = round(1 / chosen.base["data"]["val_fraction"])
     if chosen.part == "test" and size.seeds > folds:
         raise RecipeError(f"--seeds {size.seeds}, but there are {folds} folds", do=f"choose at most {folds}")
     order = trials(chosen, size, datasets=dataset or (), arms=arm or ())
     place = Place(_data_folder(data), out or Path("runs") / f"{study}-{scale}")
-    conduct(chosen, scale, size, order, place, jobs=jobs or usable_cores(), as_json=as_json)
+    conduct(chosen, scale, size, order, place, jobs=jobs or usable_cores(), as_json=as_json, predict=predict)
 
 
 def _data_folder(given: Path | None) -> Path:

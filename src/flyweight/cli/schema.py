@@ -10,7 +10,8 @@ import typer
 from flyweight.errors import DataError
 
 NAMES = (
-    "audit", "bundle", "device", "error", "measurement", "published", "recipe", "report", "study", "verified",
+    "audit", "bundle", "device", "error", "measurement", "published", "range", "recipe", "report", "study", "sweep",
+    "tuning", "verified",
 )  # fmt: skip
 
 
@@ -31,19 +32,22 @@ def schema_of(name: str) -> dict[str, Any]:
     from flyweight.data.audit import Audit
     from flyweight.measure.device import Device
     from flyweight.measure.speed import Measurement
+    from flyweight.measure.sweep import Sweep
     from flyweight.measure.verify import Verified
     from flyweight.published.finding import Finding
     from flyweight.report.facts import Facts
     from flyweight.report.study import StudyFacts
+    from flyweight.report.tuning import TuningFacts
     from flyweight.runtime.manifest import Manifest
+    from flyweight.train.range_curve import RangeTest
     from flyweight.train.recipe import Recipe
 
     texts = {"type": "string"}
     if name == "error":
         keys = ("error", "what", "do", "more")
         return {"type": "object", "properties": dict.fromkeys(keys, texts), "required": list(keys), "title": "Error"}
-    if name == "audit":
-        return TypeAdapter(Audit).json_schema()
+    if name in {"audit", "range"}:
+        return TypeAdapter(Audit if name == "audit" else RangeTest).json_schema()
     models: dict[str, type[BaseModel]] = {
         "bundle": Manifest,
         "device": Device,
@@ -56,9 +60,14 @@ def schema_of(name: str) -> dict[str, Any]:
         found = {"type": "array", "items": TypeAdapter(Finding).json_schema()}
         properties = {"tables": lines, "rows": count, "wrong": count, "unsupported": count, "findings": found}
         return {"type": "object", "properties": properties, "required": list(properties), "title": "Published"}
-    if name in {"report", "study"}:
-        facts = Facts if name == "report" else StudyFacts
-        return facts.model_json_schema(mode="serialization")
+    reports: dict[str, type[BaseModel]] = {
+        "report": Facts,
+        "study": StudyFacts,
+        "sweep": Sweep,
+        "tuning": TuningFacts,
+    }
+    if name in reports:
+        return reports[name].model_json_schema(mode="serialization")
     return models[name].model_json_schema()
 
 

@@ -12,7 +12,10 @@ from flyweight.errors import TrainingError
 from flyweight.runtime.energy import EnergyMeter
 
 if TYPE_CHECKING:
+    from flyweight.report.rankings import RankingFacts
+    from flyweight.report.stability import CellFacts, MapFacts
     from flyweight.report.study import ArmFacts, RunningFacts, StudyFacts
+    from flyweight.studies.forecast import Forecast
     from flyweight.studies.study import Scale, Study, Trial
     from flyweight.studies.trial import Place
 
@@ -20,25 +23,45 @@ PAGE_SECONDS = 15.0  # between two drawings of the page while the study runs
 
 
 def conduct(
-    study: Study, scale: str, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int, as_json: bool
+    study: Study,
+    scale: str,
+    size: Scale,
+    order: Sequence[Trial],
+    place: Place,
+    *,
+    jobs: int,
+    as_json: bool,
+    predict: bool = False,
 ) -> None:
     """Run every trial that is not finished, then measure the files where networks are compared, and print.
+
+    Args:
+        predict: Print what the runs would cost, and stop before the first.
 
     Raises:
         FlyweightError: A trial failed; the others are finished and in the report.
     """
     from flyweight.files import write_text
+    from flyweight.report.stability import csv_map
     from flyweight.report.study import build_study_report
     from flyweight.report.tables import csv_table, latex_table
     from flyweight.studies.analyse import analyse
     from flyweight.studies.deployed import measure_deployed
+    from flyweight.studies.forecast import foresee
     from flyweight.studies.schedule import Running, TrialDone, TrialFailed, run_trials
     from flyweight.studies.spent import add_energy
 
     failed: list[TrialFailed] = []
+    with Bars(quiet=as_json) as bars:
+        forecast = foresee(study, size, order, place, say=bars.say)
+    if predict:
+        print(json.dumps(forecast.to_json()) if as_json else "\n".join(in_words(forecast, jobs, arms=True)))
+        return
     energy = EnergyMeter()
     pace = _Pace(study, size, len(order))
     with Bars(quiet=as_json) as bars:
+        for line in in_words(forecast, jobs):
+            bars.say(line)
         try:
             for event in run_trials(study, size, list(order), place, jobs=jobs):
                 for line in _shown(event, bars, pace):
@@ -66,6 +89,8 @@ def conduct(
     if study.compare:
         write_text(place.out / "table.csv", csv_table(facts))
         write_text(place.out / "table.tex", latex_table(facts))
+    if facts.maps:
+        write_text(place.out / "map.csv", csv_map(facts.maps))
     if as_json:
         print(json.dumps(facts.model_dump(mode="json")))
     else:
@@ -73,6 +98,36 @@ def conduct(
         print(f"report  {files.html}")
     if failed:
         raise failed[0].error
+
+
+def in_words(forecast: Forecast, jobs: int, *, arms: bool = False) -> list[str]:
+    """Return a forecast as lines, the most expensive arms first where each is asked for; none where nothing is left."""
+    found = []
+    for one in sorted(forecast.arms, key=lambda one: -one.runs * one.total) if arms else ():
+        each = one.total / 60
+        told = "  (as its finished runs)" if one.measured else ""
+        found.append(f"{one.runs:3d} × {each:8.2f} min = {one.runs * each:8.1f} min  {one.dataset}/{one.arm}{told}")
+    if forecast.runs:
+        found += _total_in_words(forecast, jobs)
+    if forecast.probes_seconds:
+        found.append(
+            f"  timed a few steps of each distinct network on one thread in {forecast.probes_seconds:.0f} s, with "
+            f"{100 * forecast.share:.0f} % of a core beside what else ran"
+        )
+    found += [f"not predicted: {name}: {why}" for name, why in forecast.unknown.items()]
+    return found or (["nothing is left to run"] if arms else [])
+
+
+def _total_in_words(forecast: Forecast, jobs: int) -> list[str]:
+    total = sum(forecast.seconds.values())
+    unit, name = (3600.0, "hours") if total >= 3600 else (60.0, "minutes")
+    split = ", ".join(f"{seconds / unit:.2f} {key}" for key, seconds in forecast.seconds.items())
+    also = f" ({total / 60:.0f} core-minutes)" if name == "hours" else ""
+    return [
+        f"predicted: {total / unit:.2f} core-{name}{also} for {forecast.runs} runs: {split}",
+        f"  {total / unit / jobs:.2f} {name} with {jobs} at a time, if each has a core of its own; no GPU; scoring and "
+        "timing of files not included",
+    ]
 
 
 class _Pace:
@@ -134,6 +189,9 @@ def _shown(event: Any, bars: Bars, pace: _Pace) -> Iterator[str]:
     elif not event.again:
         pace.fresh += 1
         result = event.result
+        if "diverged" in result:
+            yield f"{event.trial.name:44} diverged, seen in epoch {result['diverged']['epoch']}"
+            return
         yield (
             f"{event.trial.name:44} {100 * result['accuracy']:6.2f} %  {result['params']:6,} parameters  "
             f"{result['epochs']:3d} epochs  {result['train_seconds']:5.0f} s"
@@ -144,8 +202,9 @@ def _print(facts: StudyFacts) -> None:
     for data in facts.datasets:
         images = f"{data.test_images:,} {'test' if facts.part == 'test' else 'validation'} images"
         print(f"\n{data.title}, {images}, {len(data.seeds)} seeds")
-        for one in sorted(data.arms, key=lambda one: -(one.accuracy.value or 0.0)):
-            print(_line(one, compares=facts.compares))
+        for arm in sorted(data.arms, key=lambda arm: -(arm.accuracy.value or 0.0)):
+            few = len(arm.per_seed) + arm.diverged < len(data.seeds)
+            print(_line(arm, compares=facts.compares) + (f", {arm.seeds_text}" if few else ""))
         if data.published:
             reached = "reached" if data.published.reached else "not reached"
             print(f"  published {100 * data.published.accuracy:g} %: {reached}")
@@ -155,6 +214,10 @@ def _print(facts: StudyFacts) -> None:
         shared = "Networks that share a letter were not found different (Holm over all pairs, 5 %)."
         print(f"\n{shared if facts.pairs else 'Fewer than three seeds: nothing is said of which differ.'}")
         print(facts.effort)
+    for one in facts.maps:
+        _print_map(one)
+    for ranking in facts.rankings:
+        _print_ranking(ranking)
     for verdict in facts.verdicts:
         low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
         print(f"\n{verdict.question} ({verdict.dataset})")
@@ -162,14 +225,49 @@ def _print(facts: StudyFacts) -> None:
             f"  {verdict.answer}: {value:+.2f} points [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g} after Holm, "
             f"{verdict.seeds} seeds"
         )
+    if facts.cost and facts.cost.both_runs:
+        before, after = facts.cost.both_predicted, facts.cost.both_measured
+        print(
+            f"\n{facts.cost.both_runs} runs: {before.total / 60:.1f} core-minutes predicted, {after.core / 60:.1f} "
+            f"measured; by the clock {after.total / 60:.1f} ({after.loading / 60:.1f} loading, "
+            f"{after.computing / 60:.1f} computing, {after.validating / 60:.1f} validating)"
+        )
+    if facts.diverged:
+        print(f"\n{len(facts.diverged)} runs diverged, or need one that did: {', '.join(facts.diverged)}")
     if facts.missing:
         print(f"\n{len(facts.missing)} runs are not finished; run the same command again")
+
+
+def _print_map(one: MapFacts) -> None:
+    print(f"\n{one.title}, {one.optimizer}: final accuracy (%) by rate and batch size; (slow), or seeds that diverged")
+    lrs, sizes = sorted({cell.lr for cell in one.cells}), sorted({cell.batch_size for cell in one.cells})
+    print(f"{'':10}" + "".join(f"{lr:>14g}" for lr in lrs))
+    for size in sizes:
+        cells = {cell.lr: cell for cell in one.cells if cell.batch_size == size}
+        print(f"{size:10}" + "".join(f"{_in_words(cells[lr]) if lr in cells else '':>14}" for lr in lrs))
+
+
+def _in_words(cell: CellFacts) -> str:
+    value = "" if cell.accuracy.value is None else f"{100 * cell.accuracy.value:.1f}"
+    if cell.outcome == "diverged":
+        return f"{value} div {cell.course.diverged}/{cell.course.seeds}".strip()
+    return f"({value})" if cell.outcome == "slow" else value
+
+
+def _print_ranking(one: RankingFacts) -> None:
+    print(f"\n{one.source}: do the arms keep their order from one number of images to the next?")
+    for pair in one.agreements:
+        value, low, high = pair.tau.value, pair.tau.low, pair.tau.high
+        shown = "undefined" if value is None else f"{value:.2f}"
+        spread = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+        print(f"  {pair.small} against {pair.large}: Kendall's tau-b {shown}{spread}, {pair.seeds} seeds")
 
 
 def _line(one: ArmFacts, *, compares: bool) -> str:
     low, high = one.accuracy.low, one.accuracy.high
     spread = "" if low is None or high is None else f"  [{100 * low:.2f}, {100 * high:.2f}]"
     accuracy = f"  {100 * (one.accuracy.value or 0.0):6.2f} %{spread:18}"
+    accuracy += f"  {one.diverged} of {one.diverged + len(one.per_seed)} seeds diverged" if one.diverged else ""
     if not compares:
         cost = "" if one.cost_ratio is None else f"  cost {one.cost_ratio:.3f}"
         return f"{accuracy}  {one.params:6,} parameters{cost}  {one.title}"

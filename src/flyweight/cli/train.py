@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +42,7 @@ def train(
     from flyweight.data.audit import leave_out
     from flyweight.data.sources import load_data
     from flyweight.export import export
+    from flyweight.measure.convergence import convergence
     from flyweight.train.recipe import load_recipe
     from flyweight.train.run import Finished, Resolving, refuse_other_split, run
     from flyweight.train.trained import Trained
@@ -62,11 +64,18 @@ def train(
     assert trained is not None
     shipped = export(trained, dataset, bundle or out / "bundle")
     result = {**trained.metrics, "run": str(out), "bundle": str(shipped.path), "epochs": len(trained.history)}
+    course = convergence(trained.history, trained.metrics)
+    result["convergence"] = dataclasses.asdict(course)
     if as_json:
         print(json.dumps(result))
         return
     print(
         f"validation accuracy {100 * trained.metrics['val_accuracy']:.2f} % of {int(trained.metrics['val_n'])} images"
+    )
+    gap = "" if course.gap is None else f"; train − val {100 * course.gap:+.2f} points"
+    print(
+        f"90 % of its best after {course.epochs_to_90} epochs, 99 % after {course.epochs_to_99}; "
+        f"largest drop {100 * course.largest_drop:.2f} points{gap}"
     )
     print(f"run     {out}\nbundle  {shipped.path}")
     print(f"next    flyweight verify {shipped.path} --data {data}")

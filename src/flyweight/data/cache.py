@@ -20,10 +20,10 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from flyweight.data.cache_folder import Lease, cache_root, filling, lease_folder, sized_file, write_at
+from flyweight.data.cache_folder import cache_root, filling, lease_folder, sized_file, write_at
 from flyweight.data.dataset import Dataset
 from flyweight.data.decoding import Pixels, Progress, UnreadableImages, decode_chunks
-from flyweight.files import write_json
+from flyweight.files import Lease, write_json
 from flyweight.runtime.preprocess import Preprocess, Source, decode, load
 
 __all__ = ["FixedStore", "RaggedStore", "UnreadableImages", "build_fixed", "build_ragged", "cache_root"]

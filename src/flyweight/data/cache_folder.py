@@ -14,31 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flyweight.errors import DataError, OutputError
-from flyweight.files import output_error
+from flyweight.files import Lease, output_error
 
 DEFAULT_LIMIT_GB = 20.0
-
-
-class Lease:
-    """A lock held until this value is let go (or its process ends)."""
-
-    def __init__(self, path: Path, operation: int) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._descriptor, operation)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Let go; once is enough, more do no harm."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            self.close()
 
 
 def cache_root() -> Path:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from flyweight.models.quantize import WEIGHT_LEVELS, Quantizer, weight_scale
+
+if TYPE_CHECKING:
+    import onnx
 
 _LARGEST_BIAS = 2.0**30  # of int32, in units
 
@@ -123,8 +126,19 @@ def left_in_float(path: Path) -> list[str]:
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
         graph = onnx.load(options.optimized_model_filepath).graph
-    last = {value.name for value in graph.output}
-    reshaped = [node for node in graph.node if node.op_type in {"Reshape", "Squeeze", "Flatten"}]
-    last |= {node.input[0] for node in reshaped if node.output[0] in last}
+    last = _gives_logits(graph)
     floats = [node for node in graph.node if node.op_type in {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"}]
     return [f"{node.op_type}({node.input[0]})" for node in floats if node.output[0] not in last]
+
+
+def _gives_logits(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the logits and of what only reshaping, adding and scaling makes them of."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found, waiting = set(), [value.name for value in graph.output]
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        maker = makers.get(name)
+        if maker is not None and maker.op_type in {"Reshape", "Squeeze", "Flatten", "Add", "Mul", "Div"}:
+            waiting.extend(one for one in maker.input if one not in found)
+    return found

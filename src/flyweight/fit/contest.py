@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split
@@ -17,10 +14,9 @@ from flyweight.errors import ModelError, RecipeError, TrainingError
 from flyweight.fit.candidates import Candidate, recipe_for
 from flyweight.fit.weigh import Weighed
 from flyweight.measure.accuracy import METRICS, score
-from flyweight.train.loop import predict_logits
-from flyweight.train.prepare import prepare
-from flyweight.train.recipe import OptimPart, Recipe, StagePart
-from flyweight.train.run import Event, Finished, batches_for, run
+from flyweight.train.answers import validation_logits
+from flyweight.train.recipe import OptimPart, Recipe, StagePart, load_recipe
+from flyweight.train.run import Event, Finished, run
 from flyweight.train.trained import Trained
 from flyweight.tune.halving import affordable, plan_rungs, promote
 
@@ -29,7 +25,6 @@ LEAST_IMAGES = 3000  # seen by every candidate in the first round
 FINALISTS = 2
 FAILED = "training failed"
 QAT_LR = 0.005  # small: the weights are trained, only their rounding is new
-FINETUNE = OptimPart(name="adamw", lr=0.001, weight_decay=0.02, layer_decay=0.8)  # as the recipe finetune
 SAFETY = 0.75  # share of the time that is planned: validation, decoding and augmentation take the rest
 
 
@@ -163,18 +158,20 @@ def _train(
 def _stages(planned: Round, *, begins: bool) -> tuple[StagePart, ...]:
     """Return what a candidate trains in the round; () where the recipe says it already.
 
-    One with pretrained weights begins with its head alone, then learns slowly. An int8 one learns, in its last round,
-    on the levels of its file too.
+    One with pretrained weights learns as the recipe `finetune` says, its head by itself once. An int8 one learns on the
+    levels of its file too, in its last round.
     """
-    tuned = FINETUNE if planned.candidate.pretrained else None
-    first = (StagePart(name="head", probe=True),) if tuned and begins else ()
-    last: tuple[StagePart, ...] = ()
+    first: tuple[StagePart, ...] = ()
+    middle, last = StagePart(name="float"), first
+    if planned.candidate.pretrained:
+        *head, middle = load_recipe("finetune").stages
+        first = tuple(head) if begins else ()
     if planned.final and planned.candidate.precision == "int8":
         rate = OptimPart(name="sgd", lr=QAT_LR, weight_decay=0.0)
         last = (StagePart(name="int8", quantize="int8", epochs=max(1, planned.epochs // 10), optim=rate),)
-    if not (tuned or last):
+    if not (planned.candidate.pretrained or last):
         return ()
-    return (*first, StagePart(name="float", epochs=planned.epochs, optim=tuned), *last)
+    return (*first, middle.model_copy(update={"epochs": planned.epochs}), *last)
 
 
 def _initial(contest: Contest, candidate: Candidate) -> Trained | None:
@@ -184,15 +181,5 @@ def _initial(contest: Contest, candidate: Candidate) -> Trained | None:
 
 def validation_score(contest: Contest, trained: Trained) -> float:
     """Return the contest's metric of a training on the validation images (0 to 1)."""
-    logits, labels = validation_logits(contest.dataset, contest.parts, trained)
+    logits, labels = validation_logits(contest.dataset, trained, contest.parts)
     return METRICS[contest.metric](score(logits, labels, trained.classes))
-
-
-def validation_logits(dataset: Dataset, parts: Split, trained: Trained) -> tuple[np.ndarray[Any, Any], Any]:
-    """Return logits (N, K) float32 and labels (N,) of the validation images, by the torch network in fp32."""
-    prepared = prepare(dataset, trained.recipe, parts=parts, like=trained.architecture)
-    _, validation = batches_for(prepared, trained.recipe)
-    plan = trained.recipe.settled().model_copy(update={"precision": "fp32"})
-    network = trained.network().to(plan.device)
-    logits, labels = predict_logits(network, validation, trained.recipe.model_copy(update={"resolved": plan}))
-    return logits.numpy(), labels.numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from flyweight.fit.pick import Finalist, Pick
 from flyweight.fit.weigh import Weighed
 from flyweight.measure.accuracy import METRICS, Accuracy
 from flyweight.measure.budget import show
+from flyweight.measure.convergence import convergence
 from flyweight.report.facts import (
     BudgetCheck,
     Calibration,
@@ -25,6 +27,7 @@ from flyweight.report.facts import (
     CandidateFacts,
     ClassRow,
     Conditions,
+    Course,
     DataFacts,
     EpochRow,
     Facts,
@@ -178,7 +181,9 @@ def _curve(outcome: Outcome) -> LearningCurve:
     assert outcome.trained is not None
     known = EpochRow.model_fields
     rows = [EpochRow(**{k: v for k, v in row.items() if k in known}) for row in outcome.trained.history]
-    return LearningCurve(name=outcome.weighed.candidate.name, rows=tuple(rows))
+    went = convergence(outcome.trained.history, outcome.trained.metrics)
+    course = Course(**dataclasses.asdict(went))
+    return LearningCurve(name=outcome.weighed.candidate.name, rows=tuple(rows), course=course)
 
 
 def _class_row(row: Any) -> ClassRow:

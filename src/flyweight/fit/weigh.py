@@ -15,11 +15,8 @@ from flyweight.export.onnx import export_untrained
 from flyweight.files import write_json
 from flyweight.fit.candidates import Candidate, recipe_for
 from flyweight.measure.budget import Budget, Check
-from flyweight.measure.latency import LatencyResult
-from flyweight.measure.speed import time_models
+from flyweight.measure.weigh import weigh_files
 from flyweight.models.architecture import Architecture
-from flyweight.models.cost import count
-from flyweight.runtime.memory import peak_memory
 from flyweight.train.loop import State, Stepper
 from flyweight.train.optim import Average, make_optimizer
 from flyweight.train.probe import on_device
@@ -113,16 +110,15 @@ def _weigh_all(
         files.append(path if path.exists() else export_untrained(architecture, path))
         if progress:
             progress(done + 1, len(architectures))
-    timings = time_models(files, threads=threads, quick=True, progress=progress)
+    costs = weigh_files(files, threads=threads, memory=budget.limits_metric("memory"), progress=progress)
     weighed = []
-    for (candidate, architecture), path, timing in zip(architectures.items(), files, timings, strict=True):
-        values = _values(path, timing, _memory(path, threads) if budget.limits_metric("memory") else None)
-        checks = tuple(budget.check(values))
+    for (candidate, architecture), cost in zip(architectures.items(), costs, strict=True):
+        checks = tuple(budget.check(cost.values))
         # An int8 candidate trains in float until the end.
         plain = replace(architecture, surgery=())
         recipe = recipe_for(candidate, channels=plain.in_chans, seed=0, base=base)
         price = train_price(plain, recipe) if all(check.status != "violated" for check in checks) else 0.0
-        weighed.append(Weighed(candidate, values, timing.as_dict(), checks, threads, price))
+        weighed.append(Weighed(candidate, cost.values, cost.latency, checks, threads, price))
     return weighed
 
 
@@ -151,25 +147,6 @@ def _remembered(path: Path, asked: Mapping[str, Any], budget: Budget, threads: i
         )
         for row in found["costs"]
     ]
-
-
-def _values(path: Path, timing: LatencyResult, peak: dict[str, float] | None) -> dict[str, float | None]:
-    cost = count(path)
-    values: dict[str, float | None] = {
-        "latency_p50": timing.p50_ms,
-        "latency_p90": timing.p90_ms,
-        "latency_p99": timing.p99_ms,
-        "size": float(path.stat().st_size),
-        "params": float(cost.params),
-        "macs": float(cost.macs),
-        "peak_activation": float(cost.peak_activation_bytes),
-    }
-    return {**values, **(peak or {})}
-
-
-def _memory(path: Path, threads: int) -> dict[str, float]:
-    found = peak_memory(path, threads=threads)
-    return {"memory": float(found.peak_bytes), "memory_increment": float(found.increment_bytes)}
 
 
 def train_price(architecture: Architecture, recipe: Recipe) -> float:

@@ -143,6 +143,18 @@ class Budget:
         return {"text": self.text, "limits": limits, "maximize": self.maximize, "device": self.device}
 
 
+def duration_ms(text: str) -> float:
+    """Return a time such as `5ms` or `0.2s` in ms. Raises BudgetError where it is none, or has no unit."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*", text)
+    if match is None or float(match[1]) <= 0:
+        _refuse(f"{text!r} is no time above 0", "write a number and its unit, such as 5ms")
+    number, unit = match.groups()
+    if unit not in TIMES:
+        what = f"unknown unit {unit!r} in {text!r}" if unit else f"no unit in {text!r}"
+        _refuse(what, f"write {number}ms; units: {_listed(TIMES)}")
+    return float(number) * TIMES[unit]
+
+
 def show(metric: str, value: float) -> str:
     """Return a value of a budget's metric with a fitting unit, in the words a budget understands."""
     units = LIMITS[metric][0]

@@ -46,7 +46,7 @@ class Quantile:
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """The latency of one file by one clock, batch 1.
+    """The latency of one file by one clock, batch 1 where nothing else is said.
 
     Attributes:
         samples_ms: Every sample of each process, in the order of the processes; none is left out.
@@ -104,10 +104,7 @@ class LatencyResult:
         """Return a quantile of all samples."""
         if self.slow and q > 0.5:
             return Quantile(None, None, None, f"slow: {self.n} samples in the time, so p50 only")
-        found = quantile_interval([ms for samples in self.samples_ms for ms in samples], q)
-        if found is None:
-            return Quantile(None, None, None, f"n too small: {self.n} samples, p{q * 100:g} needs {smallest_n(q)}")
-        return Quantile(found.value, found.low, found.high)
+        return quantile_of([ms for samples in self.samples_ms for ms in samples], q)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: the three quantiles and how they were taken."""
@@ -122,6 +119,15 @@ class LatencyResult:
             "cpu_share": self.cpu_share,
             "disturbed": self.disturbed,
         }
+
+
+def quantile_of(samples_ms: Sequence[float], q: float) -> Quantile:
+    """Return a quantile of samples, or why they are too few."""
+    found = quantile_interval(samples_ms, q)
+    if found is None:
+        reason = f"n too small: {len(samples_ms)} samples, p{q * 100:g} needs {smallest_n(q)}"
+        return Quantile(None, None, None, reason)
+    return Quantile(found.value, found.low, found.high)
 
 
 @dataclass(frozen=True)
@@ -172,8 +178,9 @@ def time_specs(
         runs[name].append(time_in_fresh_process(replace(arms[name], effort=plan.effort))["clocks"])
         if progress:
             progress(done + 1, len(order))
+    wanted = plan.processes * plan.effort.enough
     found = {
-        name: {clock: _result(name, clock, arms[name], runs[name], plan) for clock in arms[name].clocks}
+        name: {clock: latency_of(name, clock, arms[name], runs[name], wanted) for clock in arms[name].clocks}
         for name in arms
     }
     again = found.pop(AGAIN, None)
@@ -198,11 +205,16 @@ def noise_floor(medians_ms: Sequence[float]) -> float:
     return float(np.quantile(differences, 0.95) / np.median(values))
 
 
-def _result(name: str, clock: str, spec: Spec, runs: list[dict[str, Any]], plan: Plan) -> LatencyResult:
+def latency_of(
+    name: str, clock: str, spec: Spec, runs: Sequence[dict[str, Any]], wanted: int = FULL_N
+) -> LatencyResult:
+    """Return the latency by one clock over several processes, each the `clocks` that `time_in_fresh_process` gave.
+
+    Args:
+        wanted: A net with fewer samples than this, and than 299, is slow: p50 only.
+    """
     timed = [run[clock] for run in runs]
     samples = tuple(tuple(ns / 1e6 for ns in one["samples_ns"]) for one in timed)
-    total = sum(map(len, samples))
-    wanted = plan.processes * plan.effort.enough
     return LatencyResult(
         name=name,
         clock=clock,
@@ -211,7 +223,7 @@ def _result(name: str, clock: str, spec: Spec, runs: list[dict[str, Any]], plan:
         samples_ms=samples,
         steady=all(one["steady"] for one in timed),
         warmup_runs=sum(one["warmup_runs"] for one in timed),
-        slow=total < min(FULL_N, wanted),
+        slow=sum(map(len, samples)) < min(FULL_N, wanted),
         cpu_share=min(one["cpu_share"] for one in timed),
     )
 

@@ -138,6 +138,46 @@ def _student(mean: float, variance: float, df: float, level: float) -> PairedRun
     return PairedRuns(Interval(mean, mean - half, mean + half, level), p, df, error, detectable)
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What a planned comparison of two ways of training assumes.
+
+    Attributes:
+        of_runs: Standard deviation of the paired difference in accuracy from seed to seed.
+        disagreeing: Share of the images that only one of the two gets right.
+    """
+
+    of_runs: float = 0.005
+    disagreeing: float = 0.1
+
+
+def detectable(runs: int, images: int, *, tests: int = 1, spread: Spread | None = None) -> float:
+    """Return the smallest true difference that would be found 4 times in 5, after Holm over so many tests.
+
+    The same model as `paired_runs`: variance of runs over their number plus that of images over theirs, Student's
+    distribution with the degrees of freedom of the runs. Holm's correction is taken at its strictest, Bonferroni's.
+
+    Args:
+        runs: Seeds, 2 or more.
+    """
+    from scipy.stats import t as student
+
+    spread = spread or Spread()
+    error = math.sqrt(spread.of_runs**2 / runs + spread.disagreeing / images)
+    quantiles = student.ppf(1 - 0.025 / tests, runs - 1) + student.ppf(0.8, runs - 1)
+    return float(quantiles) * error
+
+
+def runs_needed(
+    difference: float, images: int, *, most: int, tests: int = 1, spread: Spread | None = None
+) -> int | None:
+    """Return the fewest seeds (3 to `most`) that find a true difference 4 times in 5; None where no number does."""
+    for runs in range(3, most + 1):
+        if detectable(runs, images, tests=tests, spread=spread) <= difference:
+            return runs
+    return None
+
+
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Return the mean of a few runs with Student's interval; the interval is (-inf, inf) for one run."""
     from scipy.stats import t as student

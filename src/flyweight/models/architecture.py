@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from flyweight.errors import ModelError
 from flyweight.models.adapt import adapt_stem, default_min_map, spare_onednn
 from flyweight.models.dual import DualInput, merge
 from flyweight.models.fold import fold_network
+from flyweight.models.mirror import Mirrored
 from flyweight.models.quantize import quantize_network
 from flyweight.models.zoo import find
 
@@ -74,6 +76,11 @@ class Architecture:
         """True when the network computes on int8 levels."""
         return any(step["op"] == "quantize" for step in self.surgery)
 
+    @property
+    def mirrored(self) -> bool:
+        """True when the logits are the mean over an image and its mirror image."""
+        return any(step["op"] == "mirror" for step in self.surgery)
+
     def build(self) -> nn.Module:
         """Return the network: images (N, C, S, S) uint8 or float in 0..255 to logits (N, K), newly initialised.
 
@@ -115,6 +122,11 @@ class Architecture:
         """Return this architecture folded and quantized; layers named in `keep_float` keep float weights."""
         folded = self.fold()
         return replace(folded, surgery=(*folded.surgery, {"op": "quantize", "keep_float": list(keep_float)}))
+
+    def mirror(self) -> Architecture:
+        """Return this architecture folded and answering over images and their mirror images; itself if it does so."""
+        folded = self.fold()
+        return folded if self.mirrored else replace(folded, surgery=(*folded.surgery, {"op": "mirror"}))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -180,8 +192,18 @@ def _quantize_step(network: nn.Module, architecture: Architecture, step: Mapping
     return quantize_network(network, architecture.name, tuple(step.get("keep_float", ())))
 
 
+def _mirror_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
+    return Mirrored(OrderedDict(network.named_children()))
+
+
 # Every operation that changes a network's structure after building; a step of `Architecture.surgery` names one.
-SURGERY = {"fold": _fold_step, "dual": _dual_step, "merge": _merge_step, "quantize": _quantize_step}
+SURGERY = {
+    "fold": _fold_step,
+    "dual": _dual_step,
+    "merge": _merge_step,
+    "quantize": _quantize_step,
+    "mirror": _mirror_step,
+}
 
 
 def _check(architecture: Architecture) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from flyweight.errors import DataError, MissingExtraError
 from flyweight.files import write_json, write_text
-from flyweight.report.facts import Fact, Facts
+from flyweight.report.facts import Facts
 
-_Facts = TypeVar("_Facts", bound=Fact)
+_Facts = TypeVar("_Facts", bound=BaseModel)
 
 # id: heading, in the order of the page. `Facts.absent` is keyed by these ids.
 SECTIONS = {
@@ -55,12 +55,20 @@ def build_report(facts: Facts, out: Path) -> ReportFiles:
 
 
 def rebuild(path: Path, out: Path) -> ReportFiles:
-    """Draw the page of a report.json again, of a model or of a study; raises as `load_facts` and `build_report`."""
+    """Draw the page of a report.json again, whatever it is of; raises as `load_facts` and `build_report`."""
+    from flyweight.measure.sweep import Sweep
     from flyweight.report.study import StudyFacts, build_study_report
+    from flyweight.report.sweep import build_sweep_report
+    from flyweight.report.tuning import TuningFacts, build_tuning_report
 
     file = path / "report.json" if path.is_dir() else path
-    if file.is_file() and b'"kind": "study"' in file.read_bytes()[:200]:
+    head = file.read_bytes()[:200] if file.is_file() else b""
+    if b'"kind": "study"' in head:
         return build_study_report(_read(file, StudyFacts), out)
+    if b'"kind": "sweep"' in head:
+        return build_sweep_report(_read(file, Sweep), out)
+    if b'"kind": "tuning"' in head:
+        return build_tuning_report(_read(file, TuningFacts), out)
     return build_report(load_facts(path), out)
 
 

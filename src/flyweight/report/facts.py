@@ -108,11 +108,25 @@ class EpochRow(Fact):
     train_seconds: Number = None
 
 
+class Course(Fact):
+    """How a training went, as `measure.convergence.Convergence` says it; accuracies of the validation images."""
+
+    best: Number = None
+    best_epoch: Count
+    epochs_to_90: Count
+    epochs_to_99: Count
+    tail_deviation: Number = None
+    largest_drop: Number = None
+    gap: Number = None
+    grad_norm_max: Number = None
+
+
 class LearningCurve(Fact):
-    """The history of one candidate's last training."""
+    """The history of one candidate's last training, and its course as numbers."""
 
     name: str
     rows: tuple[EpochRow, ...]
+    course: Course | None = None
 
 
 class ClassRow(Fact):

@@ -78,7 +78,7 @@ def pareto(candidates: Sequence[CandidateFacts], metric: str, limits: Sequence[f
         for at in limits
     ]  # fmt: skip
     xaxis = {"title": {"text": "latency p90, ms (model only)"}, "type": "log" if log else "linear"}
-    xaxis |= _log_ticks(latencies) if log else {"rangemode": "tozero"}
+    xaxis |= log_ticks(latencies) if log else {"rangemode": "tozero"}
     yaxis = {"title": {"text": f"{words_of(metric)}, %"}}
     return {"data": data, "layout": {"xaxis": xaxis, "yaxis": yaxis, "shapes": shapes, "height": 440}}
 
@@ -169,7 +169,7 @@ def escaped(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def _log_ticks(values: Sequence[float]) -> Figure:
+def log_ticks(values: Sequence[float]) -> Figure:
     """Return ticks at 1, 2 and 5 of each decade, written out: Plotly would write 0.2 as a small "2"."""
     first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     ticks = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]

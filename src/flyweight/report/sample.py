@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 from PIL import Image
 
+from flyweight.measure.convergence import convergence
 from flyweight.measure.statistics import wilson
 from flyweight.report.facts import (
     BudgetCheck,
@@ -17,6 +19,7 @@ from flyweight.report.facts import (
     CandidateFacts,
     ClassRow,
     Conditions,
+    Course,
     DataFacts,
     EpochRow,
     Facts,
@@ -141,7 +144,8 @@ def _curve(name: str, accuracy: float | None, random: np.random.Generator) -> Le
         )
         for epoch, value in enumerate(reached)
     )
-    return LearningCurve(name=name, rows=rows)
+    course = convergence([{"epoch": row.epoch, "val_accuracy": row.val_accuracy or 0.0} for row in rows])
+    return LearningCurve(name=name, rows=rows, course=Course(**asdict(course)))
 
 
 def _per_class(classes: Sequence[str], counts: np.ndarray) -> tuple[ClassRow, ...]:

@@ -11,7 +11,11 @@ from pydantic import Field
 
 from flyweight.files import write_json, write_text
 from flyweight.report.build import ReportFiles, draw_page
+from flyweight.report.cost import CostFacts
 from flyweight.report.facts import Conditions, Count, Fact, Measured, Number
+from flyweight.report.isolation import by_question
+from flyweight.report.rankings import RankingFacts, by_size
+from flyweight.report.stability import ConvergenceFacts, MapFacts, heat_map
 from flyweight.report.tradeoff import costs_of, trade_off
 
 Answer = Literal["helps", "hurts", "no difference", "too few seeds"]
@@ -22,10 +26,15 @@ SECTIONS = {
     "networks": "The networks",
     "tradeoffs": "Accuracy against cost",
     "pairs": "Every pair",
+    "maps": "Where training converges",
     "answers": "Questions and answers",
     "published": "Published and measured",
     "arms": "Every arm",
+    "convergence": "Convergence and stability",
+    "rankings": "Order by number of images",
+    "cost": "Cost",
     "differs": "What differs from the paper",
+    "diverged": "Diverged",
     "missing": "Not finished",
     "conditions": "Conditions",
 }
@@ -49,11 +58,19 @@ class DeployedFacts(Fact):
     memory_increment_bytes: Count
 
 
+class PublishedArmFacts(Fact):
+    """What a paper says of an arm, and in which of its tables."""
+
+    accuracy: float
+    where: str
+
+
 class ArmFacts(Fact):
     """One arm on one data set. What is absent from older studies, or from those that compare no networks, is None.
 
     Attributes:
         group: What it is an arm of, such as the network.
+        diverged: Seeds that diverged; accuracies are of the others, and an arm with any is not ranked.
         ranked: True where it is compared with the other ranked ones.
         letters: Of the compact letter display: ranked arms of one data set that share one were not found different. ""
             where there are fewer than three seeds to say so from.
@@ -75,11 +92,13 @@ class ArmFacts(Fact):
         train_macs: Multiply-accumulates of training, forward and backward, mean over seeds.
         cost_ratio: `train_macs` over that of the study's reference arm, mean over seeds.
         train_seconds: Of training, one thread, mean over seeds.
+        published: What the paper says of it, on what `published_on` of the study says.
     """
 
     arm: str
     title: str
     group: str = ""
+    diverged: Count = 0
     ranked: bool = False
     letters: str = ""
     enough: bool = True
@@ -103,6 +122,12 @@ class ArmFacts(Fact):
     train_macs: float
     cost_ratio: Number = None
     train_seconds: float
+    published: PublishedArmFacts | None = None
+
+    @property
+    def seeds_text(self) -> str:
+        """Return how many seeds its accuracy is of, in words."""
+        return f"{len(self.per_seed)} seed{'s' * (len(self.per_seed) != 1)}"
 
 
 class PublishedFacts(Fact):
@@ -147,7 +172,8 @@ class StudyVerdict(Fact):
         question: In words, and `short` as on a plot. `answer` is about `first` against `second`, from three
             seeds on.
         difference: Accuracy of first minus second, over seeds and images, 95 %.
-        p, p_holm: Two-sided, of no difference; adjusted for all questions over all data sets, or for all on one.
+        p, p_holm: Two-sided, of no difference; adjusted for all questions over all data sets, or for all on one, that
+            have three seeds or more.
         detectable: Smallest true difference that would be found 4 times in 5.
         cost_ratio: Training cost of first over second, mean over seeds.
     """
@@ -195,6 +221,12 @@ class StudyFacts(Fact):
         pairs: Every pair of ranked arms, where the study compares networks.
         effort: The tuning effort of each arm in words, where it compares networks.
         running: Where it stands, while it runs; the page then loads itself again.
+        convergence: How the trainings of each arm went.
+        maps: Accuracy and outcome over learning rate × batch size, where the study is such a map.
+        rankings: How the order of arms changes, where several subsets of one data set are run.
+        cost: Core-seconds, predicted and measured; None in studies of an older version.
+        published_on: What the published numbers of arms were measured on, where that is not what is run here.
+        diverged: Why, by trial; those that need one that diverged too.
     """
 
     kind: Literal["study"] = "study"
@@ -209,7 +241,13 @@ class StudyFacts(Fact):
     pairs: tuple[PairFacts, ...] = ()
     effort: str = ""
     running: RunningFacts | None = None
+    convergence: tuple[ConvergenceFacts, ...] = ()
+    maps: tuple[MapFacts, ...] = ()
+    rankings: tuple[RankingFacts, ...] = ()
+    cost: CostFacts | None = None
+    published_on: str = ""
     differs: tuple[str, ...] = ()
+    diverged: dict[str, str] = Field(default_factory=dict)
     missing: tuple[str, ...] = ()
     conditions: Conditions
 
@@ -217,6 +255,11 @@ class StudyFacts(Fact):
     def compares(self) -> bool:
         """True for a comparison of networks."""
         return any(arm.size_bytes is not None for data in self.datasets for arm in data.arms)
+
+    @property
+    def has_published(self) -> bool:
+        """True where the paper's numbers of a data set, or of single arms, are known."""
+        return any(data.published or any(arm.published for arm in data.arms) for data in self.datasets)
 
 
 def build_study_report(facts: StudyFacts, out: Path) -> ReportFiles:
@@ -237,15 +280,19 @@ def render_study(facts: StudyFacts) -> str:
     optional = {
         "missing": bool(facts.missing),
         "differs": bool(facts.differs),
-        "published": any(data.published for data in facts.datasets),
+        **{name: bool(getattr(facts, name)) for name in ("convergence", "maps", "rankings", "diverged")},
+        "published": facts.has_published,
+        "cost": facts.cost is not None,
     }
-    optional |= {"answers": bool(facts.verdicts) or not facts.compares}
+    asks = not (facts.compares or facts.maps)
+    published = asks and bool(facts.paper)
+    optional |= {"answers": bool(facts.verdicts) or asks}
     optional |= {**dict.fromkeys(("networks", "tradeoffs"), facts.compares), "pairs": bool(facts.pairs)}
-    optional |= {"published": optional["published"] or not facts.compares}
+    optional |= {"published": facts.has_published or published}
     shown = {name: title for name, title in SECTIONS.items() if optional.get(name, True)}
     absent = {
         "answers": "" if facts.verdicts else "No question has both of its arms finished.",
-        "published": "" if any(d.published for d in facts.datasets) else "The arm as published is not finished.",
+        "published": "" if facts.has_published else "The arm as published is not finished.",
         "arms": "" if facts.datasets else "Nothing is finished.",
     }
     why = {name: absent.get(name, "") for name in SECTIONS}
@@ -259,8 +306,12 @@ def _figures(facts: StudyFacts) -> dict[str, Any]:
         drawn |= {
             f"plot-{cost}-{data.name}": trade_off(data, cost) for data in facts.datasets for cost in costs_of(data)
         }
+    drawn |= {one.id: heat_map(one) for one in facts.maps}
+    drawn |= {one.id: by_size(one) for one in facts.rankings}
     if facts.verdicts:
         drawn["plot-answers"] = _answers(facts.verdicts)
+        if (isolated := by_question(facts)) is not None:
+            drawn["plot-isolation"] = isolated
     return drawn
 
 
@@ -326,7 +377,7 @@ def markdown(facts: StudyFacts) -> str:
     lines = ["| arm | " + " | ".join(data.title for data in facts.datasets) + " |"]
     lines.append("| --- |" + " --- |" * len(facts.datasets))
     for name in names:
-        cells = [next((_cell(arm) for arm in data.arms if arm.arm == name), "–") for data in facts.datasets]
+        cells = [next((_cell(arm, data) for arm in data.arms if arm.arm == name), "–") for data in facts.datasets]
         title = next(arm.title for data in facts.datasets for arm in data.arms if arm.arm == name)
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     published = [f"{100 * data.published.accuracy:g} %" if data.published else "–" for data in facts.datasets]
@@ -345,11 +396,15 @@ def markdown(facts: StudyFacts) -> str:
     return "\n".join(lines)
 
 
-def _cell(arm: ArmFacts) -> str:
+def _cell(arm: ArmFacts, data: DataSetFacts) -> str:
     value, low, high = arm.accuracy.value, arm.accuracy.low, arm.accuracy.high
     spread = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
     size = "" if arm.int8_bytes is None else f", {arm.int8_bytes / 1000:.1f} kB"
-    return f"{100 * (value or 0.0):.2f} %{spread}, {arm.params:,}{size}"
+    lost = f", {arm.diverged} of {arm.diverged + len(arm.per_seed)} seeds diverged" if arm.diverged else ""
+    seeds = "" if len(arm.per_seed) + arm.diverged == len(data.seeds) else f", {arm.seeds_text}"
+    weak = "" if arm.enough else ", not trained enough"
+    said = f"; published {100 * arm.published.accuracy:.2f} %" if arm.published else ""
+    return f"{100 * (value or 0.0):.2f} %{spread}, {arm.params:,}{size}{seeds}{lost}{weak}{said}"
 
 
 def _difference(verdict: StudyVerdict) -> str:

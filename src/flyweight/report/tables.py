@@ -33,7 +33,7 @@ def latex_table(facts: StudyFacts) -> str:
 def _row(data: DataSetFacts, arm: ArmFacts, engines: Sequence[str]) -> dict[str, Any]:
     cost, others = arm.deployed, {other.backend: other.latency_p50_ms for other in arm.elsewhere}
     return {
-        "dataset": data.name, "arm": arm.arm, "group": arm.group, "seeds": len(arm.per_seed),
+        "dataset": data.name, "arm": arm.arm, "group": arm.group, "seeds": len(arm.per_seed), "diverged": arm.diverged,
         "accuracy": arm.accuracy.value, "accuracy_low": arm.accuracy.low, "accuracy_high": arm.accuracy.high,
         "ranked": arm.ranked, "letters": arm.letters, "trained_enough": arm.enough,
         "top5": arm.top5, "balanced_accuracy": arm.balanced,
@@ -76,6 +76,7 @@ def _latex(facts: StudyFacts, data: DataSetFacts) -> str:
         shown = f"{accuracy:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None else "")
         shown += rf"\textsuperscript{{{_escaped(arm.letters)}}}" if arm.letters else ""
         shown = shown if arm.enough else "not trained enough"
+        shown += f", {arm.diverged} of {arm.diverged + len(arm.per_seed)} seeds diverged" if arm.diverged else ""
         cost = arm.deployed
         cells = [
             _escaped(arm.title), shown, f"{arm.params / 1e3:.1f}", f"{2 * arm.macs / 1e6:.1f}",

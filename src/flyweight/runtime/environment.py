@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "flyweight", "numpy", "pillow", "onnx", "onnxruntime", "openvino", "torch", "torchvision", "timm",
-    "onnxscript", "scipy", "scikit-learn", "pydantic",
+    "flyweight", "numpy", "pillow", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "torchvision",
+    "timm", "onnxscript", "scipy", "scikit-learn", "pydantic",
 )  # fmt: skip
 
 

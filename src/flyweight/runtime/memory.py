@@ -1,6 +1,7 @@
 """Peak memory of a fresh process that runs a model, and how much of it the empty runner takes already.
 
-`python -m flyweight.runtime.memory [FILE --backend NAME --threads N]` prints the peak of its own process in bytes.
+`python -m flyweight.runtime.memory [FILE --backend NAME --threads N --batch N]` prints the peak of its own process, in
+bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 from flyweight.runtime.backends import DEFAULT, import_backend
 from flyweight.runtime.process import run_module
 
-RUNS = 5  # images classified before the peak is read: the arena is allocated in the first one
+RUNS = 5  # batches classified before the peak is read: the arena is allocated in the first one
+FEWER_RUNS = 2  # of larger batches, which take their time
 REPEATS = 3  # fresh processes of each kind; their median counts
 
 
@@ -25,7 +27,7 @@ class Memory:
     """Resident memory, in bytes.
 
     Attributes:
-        peak_bytes: Most that a fresh process held while it loaded the model and classified single images.
+        peak_bytes: Most that a fresh process held while it loaded the model and classified images, batch by batch.
         empty_bytes: The same of a process that only imports the runtime.
         increment_bytes: The difference: what the model adds; at least 0.
         processes: How many fresh processes of each kind; the numbers are medians.
@@ -37,17 +39,32 @@ class Memory:
     processes: int
 
 
-def peak_memory(file: Path, *, threads: int = 1, backend: str = DEFAULT, repeats: int = REPEATS) -> Memory:
-    """Return the memory that a model file takes on this machine, batch 1.
+def peak_memory(
+    file: Path,
+    *,
+    threads: int = 1,
+    backend: str = DEFAULT,
+    batch: int = 1,
+    repeats: int = REPEATS,
+    empty_bytes: int | None = None,
+) -> Memory:
+    """Return the memory that a model file takes on this machine.
+
+    Args:
+        batch: Images of one run.
+        empty_bytes: Of an earlier call with this backend; measured again without.
 
     Raises:
-        BundleError: The file cannot be loaded.
+        BundleError: The file cannot be loaded, or cannot be run with this batch.
     """
-    arguments = [str(file), "--backend", backend, "--threads", str(threads)]
-    with_model = [int(run_module(__name__, arguments)) for _ in range(repeats)]
-    empty = [int(run_module(__name__, ["--backend", backend])) for _ in range(repeats)]
-    peak, base = int(statistics.median(with_model)), int(statistics.median(empty))
+    arguments = [str(file), "--backend", backend, "--threads", str(threads), "--batch", str(batch)]
+    peak = _median_peak(arguments, repeats)
+    base = _median_peak(["--backend", backend], repeats) if empty_bytes is None else empty_bytes
     return Memory(peak, base, max(0, peak - base), repeats)
+
+
+def _median_peak(arguments: list[str], repeats: int) -> int:
+    return int(statistics.median(int(run_module(__name__, arguments)) for _ in range(repeats)))
 
 
 def own_peak() -> int:
@@ -72,12 +89,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--backend", default=DEFAULT)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1)
     given = parser.parse_args(arguments)
     load = import_backend(given.backend)  # its package is part of the empty runner
     if given.file is not None:
         backend = load(given.file, given.threads)
-        images = np.zeros((1, *backend.shape), np.uint8)
-        for _ in range(RUNS):
+        images = np.zeros((given.batch, *backend.shape), np.uint8)
+        for _ in range(RUNS if given.batch == 1 else FEWER_RUNS):
             np.asarray(backend.run(images))
     print(own_peak())
 

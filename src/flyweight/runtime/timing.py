@@ -12,17 +12,20 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flyweight.runtime.backends import DEFAULT, load_backend
+from flyweight.errors import BundleError
+from flyweight.runtime.backends import DEFAULT, Backend, DeviceClock, load_backend
 from flyweight.runtime.process import run_module
 
 MODEL, PREPROCESS, ENCODED = "model", "preprocess_model", "encoded"
+DEVICE = "device"  # between two events on the device, where the backend has them: no copying, no starting
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ class Spec:
 
     Attributes:
         file: The model file.
-        clocks: Of `model`, `preprocess_model`, `encoded`.
+        clocks: Of `model`, `preprocess_model`, `encoded`, `device`.
         images: `.npy` of (N, C, S, S) uint8 to run in turn; seeded noise without.
         photo: An encoded image file, for the two clocks that preprocess.
         preprocess: `Preprocess.to_json`, for the same.
+        batch: Images of one run by the clocks `model` and `device`; the other two take one.
         batches: Batch sizes to take the throughput of.
+        throughput_effort: How long for each of those; `effort` without.
     """
 
     file: str
@@ -70,8 +75,10 @@ class Spec:
     images: str | None = None
     photo: str | None = None
     preprocess: dict[str, Any] | None = None
+    batch: int = 1
     batches: tuple[int, ...] = ()
     effort: Effort = field(default_factory=Effort)
+    throughput_effort: Effort | None = None
 
 
 def time_in_fresh_process(spec: Spec) -> dict[str, Any]:
@@ -87,28 +94,61 @@ def time_in_fresh_process(spec: Spec) -> dict[str, Any]:
 def time_here(spec: Spec) -> dict[str, Any]:
     """Return the same, measured in this process."""
     backend = load_backend(spec.backend, Path(spec.file), spec.threads)
-    images = _images(spec, backend.shape)
-    singles = itertools.cycle([images[i : i + 1] for i in range(len(images))])
-    clocks = {name: _timed(CLOCKS[name](spec, backend.run, singles), spec.effort) for name in spec.clocks}
+    images = images_of(spec.images, backend.shape)
+    blocks = itertools.cycle(blocks_of(images, spec.batch))
+    clocks: dict[str, Any] = {}
+    for name in spec.clocks:
+        if name == DEVICE:
+            clocks[name] = _timed_by_device(backend, blocks, spec.effort)
+        else:
+            clocks[name] = _timed(CLOCKS[name](spec, backend.run, blocks), spec.effort)
     return {"clocks": clocks, "throughput": _throughputs(backend.run, images, spec)}
+
+
+def images_of(file: str | None, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return images (N, C, S, S) uint8 from a `.npy` file; eight of seeded noise without one."""
+    if file is not None:
+        return np.ascontiguousarray(np.load(file, allow_pickle=False))
+    return np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
+
+
+def blocks_of(images: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Return blocks (batch, C, S, S) that go through the images once, and over again where a block needs more."""
+    starts = range(0, max(1, len(images) - batch + 1), batch)
+    return [np.ascontiguousarray(images.take(range(i, i + batch), axis=0, mode="wrap")) for i in starts]
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Collect garbage now, and not again within the block."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def sample(run: Callable[[], object], effort: Effort) -> list[int]:
     """Return the duration of each run in ns, in order and none left out."""
     clock = time.perf_counter_ns
+
+    def lap() -> int:
+        before = clock()
+        run()
+        return clock() - before
+
+    return _laps(lap, effort)
+
+
+def _laps(lap: Callable[[], int], effort: Effort) -> list[int]:
     durations: list[int] = []
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        start = clock()
-        while not _over(len(durations), (clock() - start) / 1e9, effort):
-            before = clock()
-            run()
-            durations.append(clock() - before)
-    finally:
-        if collecting:
-            gc.enable()
+    with collector_off():
+        start = time.perf_counter_ns()
+        while not _over(len(durations), (time.perf_counter_ns() - start) / 1e9, effort):
+            durations.append(lap())
     return durations
 
 
@@ -134,22 +174,31 @@ def _over(n: int, seconds: float, effort: Effort) -> bool:
     return n >= effort.samples or soft_end or seconds >= effort.hard_seconds
 
 
-def _timed(run: Callable[[], object], effort: Effort) -> dict[str, Any]:
+def _timed(run: Callable[[], object], effort: Effort, sampled: Callable[[], list[int]] | None = None) -> dict[str, Any]:
     runs, steady = warm_up(run, effort.warmup_seconds)
     cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-    samples = sample(run, effort)
+    samples = sampled() if sampled else sample(run, effort)
     share = (time.process_time_ns() - cpu) / (time.perf_counter_ns() - wall)
     return {"warmup_runs": runs, "steady": steady, "samples_ns": samples, "cpu_share": share}
+
+
+def _timed_by_device(backend: Backend, blocks: Iterator[np.ndarray], effort: Effort) -> dict[str, Any]:
+    if not isinstance(backend, DeviceClock):
+        raise BundleError(
+            f"the backend {backend.name!r} has no clock on a device", do=f"use the clock {MODEL!r}, or a CUDA backend"
+        )
+    lap = backend.device_ns
+    return _timed(lambda: lap(next(blocks)), effort, lambda: _laps(lambda: lap(next(blocks)), effort))
 
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 
-def _model_clock(spec: Spec, run: Run, singles: itertools.cycle[np.ndarray]) -> Callable[[], object]:
-    return lambda: run(next(singles))
+def _model_clock(spec: Spec, run: Run, blocks: Iterator[np.ndarray]) -> Callable[[], object]:
+    return lambda: run(next(blocks))
 
 
-def _preprocess_clock(spec: Spec, run: Run, singles: itertools.cycle[np.ndarray]) -> Callable[[], object]:
+def _preprocess_clock(spec: Spec, run: Run, blocks: Iterator[np.ndarray]) -> Callable[[], object]:
     from flyweight.runtime.preprocess import Preprocess, decode, fit_image
 
     preprocess = Preprocess.from_json(spec.preprocess or {})
@@ -157,7 +206,7 @@ def _preprocess_clock(spec: Spec, run: Run, singles: itertools.cycle[np.ndarray]
     return lambda: run(_batch_of(fit_image(pixels, preprocess)))
 
 
-def _encoded_clock(spec: Spec, run: Run, singles: itertools.cycle[np.ndarray]) -> Callable[[], object]:
+def _encoded_clock(spec: Spec, run: Run, blocks: Iterator[np.ndarray]) -> Callable[[], object]:
     from flyweight.runtime.preprocess import Preprocess, load
 
     preprocess = Preprocess.from_json(spec.preprocess or {})
@@ -178,7 +227,7 @@ def _throughputs(run: Run, images: np.ndarray, spec: Spec) -> list[dict[str, Any
     for batch in spec.batches:
         if rows and batch / rows[-1]["images_per_second"] > spec.effort.hard_seconds:
             break
-        rows.append(_throughput(run, images, batch, spec.effort))
+        rows.append(_throughput(run, images, batch, spec.throughput_effort or spec.effort))
     return rows
 
 
@@ -190,17 +239,11 @@ def _throughput(run: Run, images: np.ndarray, batch: int, effort: Effort) -> dic
     return {"batch": batch, "images_per_second": statistics.median(rates), "n": len(rates)}
 
 
-def _images(spec: Spec, shape: tuple[int, int, int]) -> np.ndarray:
-    if spec.images is not None:
-        return np.ascontiguousarray(np.load(spec.images, allow_pickle=False))
-    return np.random.default_rng(0).integers(0, 256, (8, *shape), np.uint8)
-
-
 def main(arguments: list[str]) -> None:
     """Time the spec on standard input and print the result."""
     given = json.load(sys.stdin)
-    effort = Effort(**given.pop("effort"))
-    print(json.dumps(time_here(Spec(**given, effort=effort)), allow_nan=False))
+    efforts = {key: Effort(**given[key]) for key in ("effort", "throughput_effort") if given[key]}
+    print(json.dumps(time_here(Spec(**(given | efforts))), allow_nan=False))
 
 
 if __name__ == "__main__":

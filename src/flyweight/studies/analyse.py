@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
@@ -16,7 +15,6 @@ from flyweight.measure.statistics import (
     holm,
     letters,
     mcnemar_exact,
-    mean_interval,
     over_data_sets,
     paired_runs,
 )
@@ -29,6 +27,7 @@ from flyweight.report.study import (
     DeployedFacts,
     McNemar,
     PairFacts,
+    PublishedArmFacts,
     PublishedFacts,
     RunningFacts,
     StudyFacts,
@@ -37,33 +36,38 @@ from flyweight.report.study import (
 from flyweight.runtime.backends import ENGINES
 from flyweight.runtime.environment import environment
 from flyweight.studies.deployed import read_deployed
-from flyweight.studies.spent import spent
+from flyweight.studies.mapped import courses, maps, over_seeds
+from flyweight.studies.ranking import ENOUGH_SEEDS, rankings
+from flyweight.studies.spent import costs, spent
 from flyweight.studies.study import Question, Study, Trial
 from flyweight.studies.trial import Place
 
 SIGNIFICANT = 0.05
 CHANCES = 5  # times chance: an arm of a comparison below this is not trained enough to be ranked
 HALFWAY = 0.5  # from chance to perfect: as much is asked where five times chance is more than that
-ENOUGH_SEEDS = 3  # a claim about a way of training, not about one trained network
 
 
 def analyse(
     study: Study, scale: str, wanted: Sequence[Trial], place: Place, running: RunningFacts | None = None
 ) -> StudyFacts:
-    """Return what the finished ones of the wanted trials say; the others are listed as missing.
+    """Return what the finished ones of the wanted trials say; the others are listed as missing, or as diverged.
 
     Args:
         running: Where the study stands, while it runs.
     """
-    found = {trial: result for trial in wanted if (result := place.result(trial)) is not None}
+    results = {trial: result for trial in wanted if (result := place.result(trial)) is not None}
+    found = {trial: result for trial, result in results.items() if "diverged" not in result}
+    lost = {trial: result["diverged"]["why"] for trial, result in results.items() if trial not in found}
+    blocked = _blocked(study, wanted, lost)
     names = list(dict.fromkeys(trial.dataset for trial in wanted))
     deployed = (read_deployed(place) or {}).get("costs", {}) if study.compare else {}
-    datasets = tuple(data for name in names if (data := _dataset(study, name, found, deployed)).arms)
+    datasets = tuple(data for name in names if (data := _dataset(study, name, found, lost, deployed)).arms)
     pairs: tuple[PairFacts, ...] = ()
     if study.compare:
         pairs = tuple(pair for data in datasets for pair in _pairs(data, found, place))
         datasets = tuple(_lettered(data, pairs) for data in datasets)
     conditions = environment()
+    cost = costs(study, wanted, results, place)
     timed = (read_deployed(place) or {}).get("conditions") if study.compare else None
     return StudyFacts(
         study=study.name,
@@ -77,8 +81,14 @@ def analyse(
         pairs=pairs,
         effort=_effort(study, found),
         running=running,
+        cost=cost,
+        published_on=study.published_on,
         differs=study.differs,
-        missing=tuple(trial.name for trial in wanted if trial not in found),
+        convergence=courses(study, results),
+        maps=maps(study, study.scales[scale], wanted, results) if study.stability else (),
+        rankings=rankings(study, study.scales[scale], found),
+        diverged={trial.name: why for trial, why in {**lost, **blocked}.items()},
+        missing=tuple(trial.name for trial in wanted if trial not in results and trial not in blocked),
         conditions=Conditions(
             machine=f"{conditions['cpu']} ({conditions['machine']})",
             os=conditions["os"],
@@ -90,20 +100,35 @@ def analyse(
             date=conditions["date"],
             details={
                 "training": "float32, one thread a run",
-                "trials": f"{len(found)} of {len(wanted)} finished",
-                **spent(place, list(found.values())),
+                "trials": f"{len(results)} of {len(wanted)} finished",
+                **spent(cost),
                 **({} if timed is None else {"files timed": _timed_on(timed)}),
             },
         ),
     )
 
 
+def _blocked(study: Study, wanted: Sequence[Trial], lost: Mapping[Trial, str]) -> dict[Trial, str]:
+    """Return the trials that will never run, since one that they need has diverged, each with that in words."""
+    found: dict[Trial, str] = {}
+    for trial in wanted:  # what a trial needs stands before it
+        for need in study.arms[trial.arm].needs:
+            before = Trial(trial.seed, trial.dataset, need)
+            if before in lost or before in found:
+                found[trial] = f"it needs {before.name}, which is lost"
+    return found
+
+
 def _dataset(
-    study: Study, name: str, found: dict[Trial, dict[str, Any]], deployed: dict[str, list[dict[str, Any]]]
+    study: Study,
+    name: str,
+    found: dict[Trial, dict[str, Any]],
+    lost: Mapping[Trial, str],
+    deployed: dict[str, list[dict[str, Any]]],
 ) -> DataSetFacts:
     mine = {trial: result for trial, result in found.items() if trial.dataset == name}
     arms = tuple(
-        _arm(study, arm, mine, deployed.get(f"{name}/{arm}", []))
+        _arm(study, arm, mine, sum((t.dataset, t.arm) == (name, arm) for t in lost), deployed.get(f"{name}/{arm}", []))
         for arm in study.arms
         if any(trial.arm == arm for trial in mine)
     )
@@ -127,16 +152,21 @@ def _dataset(
     )
 
 
-def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]], deployed: list[dict[str, Any]]) -> ArmFacts:
+def _arm(
+    study: Study, arm: str, mine: dict[Trial, dict[str, Any]], diverged: int, deployed: list[dict[str, Any]]
+) -> ArmFacts:
     results = [result for trial, result in sorted(mine.items()) if trial.arm == arm]
     costs = {trial.seed: result["train_macs"] for trial, result in mine.items() if trial.arm == study.reference}
+    said = study.arms[arm].published
     ratios = [result["train_macs"] / costs[result["seed"]] for result in results if result["seed"] in costs]
     return ArmFacts(
         arm=arm,
         title=study.arms[arm].title,
         group=study.arms[arm].group,
-        **(_compared_facts(study, results, deployed) if study.compare else {}),
-        accuracy=_over_seeds([result["accuracy"] for result in results]),
+        published=None if said is None else PublishedArmFacts(accuracy=said.accuracy, where=said.where),
+        **(_compared_facts(study, results, diverged, deployed) if study.compare else {}),
+        diverged=diverged,
+        accuracy=over_seeds([result["accuracy"] for result in results]),
         per_seed=tuple(result["accuracy"] for result in results),
         val_accuracy=_mean(results, "val_accuracy"),
         params=results[0]["params"],
@@ -148,14 +178,16 @@ def _arm(study: Study, arm: str, mine: dict[Trial, dict[str, Any]], deployed: li
     )
 
 
-def _compared_facts(study: Study, results: Sequence[dict[str, Any]], deployed: list[dict[str, Any]]) -> dict[str, Any]:
+def _compared_facts(
+    study: Study, results: Sequence[dict[str, Any]], diverged: int, deployed: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return what only a comparison of networks says of an arm."""
     first = results[0]
     pretrained = first["pretrained"] or ""
     trained = float(np.mean([result["accuracy"] for result in results])) >= enough(first["classes"])
     return {
         "enough": trained,
-        "ranked": trained and (not study.ranked or first["arm"] in study.ranked),
+        "ranked": trained and not diverged and (not study.ranked or first["arm"] in study.ranked),
         "top5": _mean(results, "top5") if first["top5"] is not None else None,
         "balanced": _mean(results, "balanced"),
         "ece": _mean(results, "ece"),
@@ -189,15 +221,17 @@ def _tuning(results: Sequence[dict[str, Any]]) -> str:
         return ""
     chosen = []
     for result in results:
-        best = max(result["tuning"], key=lambda one: one["val_accuracy"])
-        chosen.append(json.dumps(best["change"]) if best["change"] else "as it stands")
-    return f"{len(tried)} tries × {tried[0]['image_passes']:,} image passes; best: {', '.join(dict.fromkeys(chosen))}"
+        scored = [one for one in result["tuning"] if one["val_accuracy"] is not None]
+        change = max(scored, key=lambda one: one["val_accuracy"])["change"] if scored else {}
+        chosen.append(json.dumps(change) if change else "as it stands")
+    passes = max(one["image_passes"] for one in tried)  # one that diverged had fewer
+    return f"{len(tried)} tries × {passes:,} image passes; best: {', '.join(dict.fromkeys(chosen))}"
 
 
 def _effort(study: Study, found: dict[Trial, dict[str, Any]]) -> str:
     """Return the tuning effort of the arms that were tuned, as trials × image passes."""
     tuned = {
-        (trial.dataset, trial.arm): (len(result["tuning"]), result["tuning"][0]["image_passes"])
+        (trial.dataset, trial.arm): (len(result["tuning"]), max(one["image_passes"] for one in result["tuning"]))
         for trial, result in sorted(found.items())
         if result.get("tuning")
     }
@@ -242,21 +276,21 @@ def _ranked(data: DataSetFacts) -> list[ArmFacts]:
 def _pairs(data: DataSetFacts, found: dict[Trial, dict[str, Any]], place: Place) -> list[PairFacts]:
     """Return every pair of ranked arms on one data set, the better first; Holm's correction over all of them.
 
-    None where a pair has too few seeds: that would be said of these trained networks, not of others of their kind.
+    Without those that have too few seeds in common: that would be said of these trained networks, not of others of
+    their kind.
     """
     compared = [
         one
         for first, second in combinations([arm.arm for arm in _ranked(data)], 2)
-        if (one := _compare(Question(ask="", short="", first=first, second=second), data.name, found, place))
+        if (one := _compare(Question(ask="", short="", first=(first,), second=(second,)), data.name, found, place))
     ]
-    if any(one.seeds < ENOUGH_SEEDS for one in compared):
-        return []
+    compared = [one for one in compared if one.seeds >= ENOUGH_SEEDS]
     adjusted = holm([one.paired.p for one in compared])
     return [
         PairFacts(
             dataset=data.name,
-            first=one.question.first,
-            second=one.question.second,
+            first=one.question.first[0],
+            second=one.question.second[0],
             difference=_measured(one.paired),
             p=one.paired.p,
             p_holm=p,
@@ -270,7 +304,8 @@ def _lettered(data: DataSetFacts, pairs: Sequence[PairFacts]) -> DataSetFacts:
     if not mine:
         return data
     differ = {frozenset((pair.first, pair.second)) for pair in mine if pair.p_holm < SIGNIFICANT}
-    names = [arm.arm for arm in _ranked(data)]
+    paired = {name for pair in mine for name in (pair.first, pair.second)}
+    names = [arm.arm for arm in _ranked(data) if arm.arm in paired]
     shown = letters(names, lambda first, second: frozenset((first, second)) in differ)
     arms = tuple(arm.model_copy(update={"letters": shown.get(arm.arm, "")}) for arm in data.arms)
     return data.model_copy(update={"arms": arms})
@@ -295,18 +330,17 @@ def _verdicts(
 
 
 def _seen(study: Study, compared: _Compared, found: dict[Trial, dict[str, Any]]) -> bool:
-    """True where either arm was pretrained on the very data set; that is no evidence on pretraining in general."""
-    arms = (compared.question.first, compared.question.second)
+    """True where an arm was pretrained on the very data set; that is no evidence on pretraining in general."""
     return any(
         _saw(study, result)
         for trial, result in found.items()
-        if trial.dataset == compared.dataset and trial.arm in arms
+        if trial.dataset == compared.dataset and trial.arm in compared.question.arms
     )
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """Two arms on the same images of one data set, or of all."""
+    """The arms of a question on the same images of one data set, or of all."""
 
     question: Question
     dataset: str
@@ -317,14 +351,17 @@ class _Compared:
 
 
 def _judged(family: Sequence[_Compared]) -> list[StudyVerdict]:
-    adjusted = holm([compared.paired.p for compared in family])
+    """Return the verdicts; Holm's correction is over those with seeds enough to claim anything."""
+    counted = [compared for compared in family if compared.seeds >= ENOUGH_SEEDS] or family
+    within = dict(zip(map(id, counted), holm([compared.paired.p for compared in counted]), strict=True))
+    adjusted = [within.get(id(compared), compared.paired.p) for compared in family]
     return [
         StudyVerdict(
             question=compared.question.ask,
             short=compared.question.short,
             dataset=compared.dataset,
-            first=compared.question.first,
-            second=compared.question.second,
+            first=" + ".join(compared.question.first),
+            second=" + ".join(compared.question.second),
             answer=_answer(compared.paired.difference.value, p, compared.seeds),
             difference=_measured(compared.paired),
             p=compared.paired.p,
@@ -340,20 +377,28 @@ def _judged(family: Sequence[_Compared]) -> list[StudyVerdict]:
 
 
 def _compare(question: Question, name: str, found: dict[Trial, dict[str, Any]], place: Place) -> _Compared | None:
-    """Compare two arms on one data set over the seeds that both have; None where there is none."""
-    arms = (question.first, question.second)
+    """Compare the arms of a question on one data set over the seeds that all have; None where there is none."""
     known = sorted({trial.seed for trial in found})
-    seeds = [seed for seed in known if all(Trial(seed, name, arm) in found for arm in arms)]
+    seeds = [seed for seed in known if all(Trial(seed, name, arm) in found for arm in question.arms)]
     if not seeds:
         return None
-    first, second = (np.stack([place.correct(Trial(seed, name, arm)) for seed in seeds]) for arm in arms)
-    costs = [[found[Trial(seed, name, arm)]["train_macs"] for seed in seeds] for arm in arms]
+    scores, costs = [], []
+    for arms in (question.first, question.second):
+        scores.append([np.mean([place.correct(Trial(seed, name, arm)) for arm in arms], axis=0) for seed in seeds])
+        costs.append([np.mean([found[Trial(seed, name, arm)]["train_macs"] for arm in arms]) for seed in seeds])
+    ratio = float(np.mean(np.divide(costs[0], costs[1])))
+    paired = paired_runs(np.stack(scores[0]), np.stack(scores[1]))
+    single = len(question.arms) == 2
+    return _Compared(question, name, len(seeds), paired, ratio, _mcnemar(seeds, *scores) if single else ())
+
+
+def _mcnemar(seeds: Sequence[int], first: Sequence[Any], second: Sequence[Any]) -> tuple[McNemar, ...]:
+    """Return the exact test of each seed; scores are 1 for right, 0 for wrong."""
     counts = []
     for seed, one, two in zip(seeds, first, second, strict=True):
-        b, c = int((one & ~two).sum()), int((two & ~one).sum())
+        b, c = int((one > two).sum()), int((two > one).sum())
         counts.append(McNemar(seed=seed, only_first=b, only_second=c, p=mcnemar_exact(b, c)))
-    ratio = float(np.mean(np.divide(costs[0], costs[1])))
-    return _Compared(question, name, len(seeds), paired_runs(first, second), ratio, tuple(counts))
+    return tuple(counts)
 
 
 def _overall(question: Question, mine: Sequence[_Compared]) -> _Compared:
@@ -372,13 +417,6 @@ def _answer(difference: float, p: float, seeds: int) -> Answer:
 
 def _measured(paired: PairedRuns) -> Measured:
     return Measured(value=paired.difference.value, low=paired.difference.low, high=paired.difference.high)
-
-
-def _over_seeds(values: Sequence[float]) -> Measured:
-    found = mean_interval(values)
-    if not math.isfinite(found.low):
-        return Measured(value=found.value)
-    return Measured(value=found.value, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _mean(results: Sequence[dict[str, Any]], key: str) -> float:

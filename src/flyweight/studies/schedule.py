@@ -28,7 +28,7 @@ class Running:
 
 @dataclass(frozen=True)
 class TrialDone:
-    """A trial is finished, now or in an earlier call (`again`)."""
+    """A trial is finished, now or in an earlier call (`again`); where it diverged, those that need it are left out."""
 
     trial: Trial
     result: dict[str, Any]
@@ -59,24 +59,24 @@ def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, 
         if result is None:
             waiting.append(trial)
         else:
-            done.add(trial)
+            done |= _usable(trial, result)
             yield TrialDone(trial, result, again=True)
     if not waiting:
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread)
     running: dict[Future[dict[str, Any]], Trial] = {}
     try:
         while waiting or running:
             for trial in [trial for trial in waiting if _ready(study, trial, done)][: jobs - len(running)]:
                 waiting.remove(trial)
                 running[pool.submit(run_trial, study, scale, trial, place)] = trial
-            if not running:  # the rest needs what failed
+            if not running:  # the rest needs what failed or diverged
                 return
             finished, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             for future in finished:
                 event = _outcome(running.pop(future), future)
                 if isinstance(event, TrialDone):
-                    done.add(event.trial)
+                    done |= _usable(event.trial, event.result)
                 yield event
             if not finished:
                 yield Running(tuple((trial, _epochs_done(place, trial)) for trial in running.values()))
@@ -89,6 +89,10 @@ def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, 
 
 def _ready(study: Study, trial: Trial, done: set[Trial]) -> bool:
     return all(Trial(trial.seed, trial.dataset, name) in done for name in study.arms[trial.arm].needs)
+
+
+def _usable(trial: Trial, result: dict[str, Any]) -> set[Trial]:
+    return set() if "diverged" in result else {trial}
 
 
 def _outcome(trial: Trial, future: Future[dict[str, Any]]) -> TrialDone | TrialFailed:
@@ -115,7 +119,7 @@ def _lines(file: Path) -> int:
         return 0
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Prepare a worker: one thread, and no life after its parent's."""
     import threading
 

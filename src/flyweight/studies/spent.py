@@ -1,13 +1,16 @@
-"""What a study has cost: core-minutes of training, and energy where the machine tells."""
+"""What a study has cost: core-hours of training beside those predicted, and energy where the machine tells."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flyweight.files import write_text
-from flyweight.studies.trial import Place
+from flyweight.report.cost import ArmCostFacts, CostFacts, SecondsFacts
+from flyweight.studies.forecast import arm_key, measured, read_predicted
+from flyweight.studies.study import Study, Trial
+from flyweight.studies.trial import CORE, SECONDS, Place, total_seconds
 
 ENERGY = "energy.jsonl"
 
@@ -19,16 +22,64 @@ def add_energy(place: Place, joules: float | None, seconds: float) -> None:
     write_text(file, before + json.dumps({"joules": joules, "seconds": round(seconds, 1)}) + "\n")
 
 
-def spent(place: Place, results: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Return the cost of a study in words, for its conditions."""
-    minutes = sum(result["train_seconds"] for result in results) / 60
-    found = {"training cost": f"{minutes:,.1f} core-minutes over all runs, one thread each"}
+def costs(study: Study, wanted: Sequence[Trial], results: Mapping[Trial, dict[str, Any]], place: Place) -> CostFacts:
+    """Return what the wanted trials were predicted to take, and what the finished ones took."""
+    known = read_predicted(place)
+    predicted, went = known["arms"], measured(results)
+    split = {trial: result["own_seconds"] for trial, result in results.items() if "own_seconds" in result}
+    both = [trial for trial in split if arm_key(trial) in predicted and "diverged" not in results[trial]]
+    joules, calls = _energy(place)
+    return CostFacts(
+        runs=len(wanted),
+        predicted_runs=sum(arm_key(trial) in predicted for trial in wanted),
+        predicted=_facts(total_seconds(predicted[arm_key(t)] for t in wanted if arm_key(t) in predicted)),
+        measured_runs=len(split),
+        measured=_facts(total_seconds(split.values())),
+        unsplit_runs=len(results) - len(split),
+        unsplit_seconds=sum(result["train_seconds"] for trial, result in results.items() if trial not in split),
+        both_runs=len(both),
+        both_predicted=_facts(total_seconds(predicted[arm_key(trial)] for trial in both)),
+        both_measured=_facts(total_seconds(split[trial] for trial in both)),
+        probes_seconds=sum(probe["seconds"] for probe in known["probes"]),
+        machines=tuple(dict.fromkeys(probe["machine"] for probe in known["probes"])),
+        joules=joules,
+        energy_calls=calls,
+        arms=tuple(
+            ArmCostFacts(
+                dataset=name,
+                arm=arm,
+                title=study.arms[arm].title,
+                runs=sum((trial.dataset, trial.arm) == (name, arm) for trial in wanted),
+                predicted=_facts(predicted[key]) if (key := f"{name}/{arm}") in predicted else None,
+                finished=sum((trial.dataset, trial.arm) == (name, arm) for trial in split),
+                measured=_facts(went[key]) if key in went else None,
+            )
+            for name, arm in dict.fromkeys((trial.dataset, trial.arm) for trial in sorted(wanted))
+            if f"{name}/{arm}" in predicted or f"{name}/{arm}" in went
+        ),
+    )
+
+
+def _facts(seconds: Mapping[str, float]) -> SecondsFacts:
+    return SecondsFacts(**{key: seconds.get(key, 0.0) for key in (*SECONDS, CORE)})
+
+
+def _energy(place: Place) -> tuple[float | None, tuple[int, int]]:
+    """Return joules of the calls that could tell (None: none could), how many could, and how many there were."""
     file = place.out / ENERGY
     calls = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
     known = [call["joules"] for call in calls if call["joules"] is not None]
-    if known:
-        note = "" if len(known) == len(calls) else f" ({len(known)} of {len(calls)} calls)"
-        found["energy"] = f"{sum(known) / 1e3:,.1f} kJ of the whole processor, whatever ran on it{note}"
+    return (sum(known) if known else None), (len(known), len(calls))
+
+
+def spent(cost: CostFacts) -> dict[str, str]:
+    """Return the cost of a study in words, for its conditions."""
+    minutes = (cost.measured.loading + cost.measured.computing + cost.unsplit_seconds) / 60
+    found = {"training cost": f"{minutes:,.1f} core-minutes over all runs, one thread each; no GPU"}
+    known, calls = cost.energy_calls
+    if cost.joules is not None:
+        note = "" if known == calls else f" ({known} of {calls} calls)"
+        found["energy"] = f"{cost.joules / 1e3:,.1f} kJ of the whole processor, whatever ran on it{note}"
     elif calls:
         found["energy"] = "this machine does not tell"
     return found

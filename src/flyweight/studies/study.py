@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from flyweight.errors import RecipeError
 from flyweight.train.recipe import Recipe, validated
@@ -28,11 +28,31 @@ class Published(_Part):
     params: int
 
 
+class PublishedArm(_Part):
+    """What a paper says of one arm, on images or at a size that need not be ours: share in 0..1, and its table."""
+
+    accuracy: float
+    where: str
+
+
 class Subset(_Part):
-    """A part of a data set: its first classes, and so many training images of each, by content hash (nested)."""
+    """A part of a data set: its first classes, and so many training images of each, by content hash (nested).
+
+    Attributes:
+        fraction: The share of the training images, equally many of each class as far as they reach.
+    """
 
     classes: int | None = Field(default=None, ge=2)
     per_class: int | None = Field(default=None, ge=2)
+    fraction: float | None = Field(default=None, gt=0.0, le=1.0)
+
+    @property
+    def words(self) -> str:
+        """Return it for people; "" for the whole."""
+        parts = [f"first {self.classes} classes" if self.classes else ""]
+        parts.append(f"{self.per_class} images a class" if self.per_class else "")
+        parts.append(f"{100 * self.fraction:g} % of the images" if self.fraction else "")
+        return ", ".join(part for part in parts if part)
 
 
 class StudyData(_Part):
@@ -62,6 +82,8 @@ class Scale(_Part):
 
     Attributes:
         seeds: Runs of each arm, seeds 0, 1, ...
+        seeds_of: Runs of the arms of that name, or of all arms of that group, where they are others (fewer for what is
+            slow to train); at most `seeds`.
         datasets: Those that are run; None: all.
         arms: Those that are run; None: all.
         limit: Training images in an epoch; None: all.
@@ -72,11 +94,16 @@ class Scale(_Part):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     seeds: int = Field(ge=1)
+    seeds_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     datasets: tuple[str, ...] | None = None
     arms: tuple[str, ...] | None = None
     limit: int | None = None
     subsets: dict[str, Subset] = Field(default_factory=dict)
     quick: bool = False
+
+    def seeds_for(self, name: str, arm: Arm) -> int:
+        """Return the runs of an arm: its own number, else its group's, else the scale's."""
+        return min(self.seeds, self.seeds_of.get(name, self.seeds_of.get(arm.group, self.seeds)))
 
 
 class Tune(_Part):
@@ -101,6 +128,7 @@ class Arm(_Part):
         tune: A search of the arm's own before it; None: trained as it stands.
         group: What it is an arm of, such as the network: arms of equal group are drawn side by side.
         recipe: What `base` is changed by.
+        published: What the paper says of it, shown beside what it gives here.
     """
 
     title: str
@@ -110,6 +138,7 @@ class Arm(_Part):
     tune: Tune | None = None
     group: str = ""
     recipe: dict[str, Any]
+    published: PublishedArm | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -117,13 +146,25 @@ class Arm(_Part):
         return tuple(name for name in (self.from_arm, self.teacher, self.cost) if name)
 
 
+Arms = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+
+
 class Question(_Part):
-    """A comparison that the report answers: is `first` better than `second`? `short` is `ask` in two words."""
+    """A comparison that the report answers: is `first` better than `second`? `short` is `ask` in two words.
+
+    Attributes:
+        first, second: An arm, or several whose mean is meant: the main effect of a factor is over all that have it.
+    """
 
     ask: str
     short: str
-    first: str
-    second: str
+    first: Arms = Field(min_length=1)
+    second: Arms = Field(min_length=1)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All arms that it takes."""
+        return (*self.first, *self.second)
 
 
 class Study(_Part):
@@ -136,7 +177,9 @@ class Study(_Part):
         reference: The arm that published numbers and costs are compared with.
         compare: True for a comparison of networks: every pair of the arms in `ranked` is tested, files are timed and
             weighed, and trade-offs drawn.
+        stability: True for a map over learning rate × batch size, whose arms differ in these and the optimizer alone.
         ranked: Arms that are compared with each other; (): all.
+        published_on: What the published numbers of arms were measured on, where that is not what is run here.
     """
 
     name: str
@@ -145,7 +188,9 @@ class Study(_Part):
     part: Literal["test", "val"] = "test"
     reference: str = "as_published"
     compare: bool = False
+    stability: bool = False
     ranked: tuple[str, ...] = ()
+    published_on: str = ""
     about: str
     differs: tuple[str, ...] = ()
     scales: dict[str, Scale]
@@ -158,15 +203,30 @@ class Study(_Part):
     def _names_exist(self) -> Study:
         named = [name for arm in self.arms.values() for name in arm.needs]
         named += [self.reference, *self.ranked]
-        named += [name for question in self.questions for name in (question.first, question.second)]
+        named += [name for question in self.questions for name in question.arms]
         named += [name for scale in self.scales.values() for name in scale.arms or ()]
         unknown = sorted(set(named) - set(self.arms))
         if unknown:
             raise ValueError(f"there is no arm {', '.join(unknown)}")
+        self._check_seeds()
         staged = [name for name, arm in self.arms.items() if arm.tune and {**self.base, **arm.recipe}.get("stages")]
         if staged:
             raise ValueError(f"arm {', '.join(staged)}: tune is for a recipe without stages")
         return self
+
+    def _check_seeds(self) -> None:
+        known = {*self.arms, *(arm.group for arm in self.arms.values())}
+        for label, scale in self.scales.items():
+            unknown = sorted(set(scale.seeds_of) - known)
+            if unknown:
+                raise ValueError(f"scale {label}, seeds_of: there is no arm or group {', '.join(unknown)}")
+            for name, arm in self.arms.items():
+                runs = scale.seeds_for(name, arm)
+                short = [need for need in arm.needs if scale.seeds_for(need, self.arms[need]) < runs]
+                if short:
+                    raise ValueError(
+                        f"scale {label}: {name} has {runs} seeds, more than {', '.join(short)}, which it needs"
+                    )
 
 
 @dataclass(frozen=True, order=True)
@@ -218,7 +278,13 @@ def trials(study: Study, scale: Scale, *, datasets: Iterable[str] = (), arms: It
         check_name("arm", name, study.arms)
     wanted = _with_needs(study, arms or scale.arms or tuple(study.arms))
     chosen = datasets or scale.datasets or tuple(study.datasets)
-    return [Trial(seed, dataset, arm) for seed in range(scale.seeds) for dataset in chosen for arm in wanted]
+    return [
+        Trial(seed, dataset, arm)
+        for seed in range(scale.seeds)
+        for dataset in chosen
+        for arm in wanted
+        if seed < scale.seeds_for(arm, study.arms[arm])
+    ]
 
 
 def recipe_of(study: Study, scale: Scale, trial: Trial) -> Recipe:
@@ -230,7 +296,7 @@ def recipe_of(study: Study, scale: Scale, trial: Trial) -> Recipe:
     dataset = study.datasets[trial.dataset]
     values = {**(scale.model_extra or {}), **(dataset.model_extra or {}), COST[1:]: 1}
     base, own = (_filled(part, values) for part in (study.base, study.arms[trial.arm].recipe))
-    content = _merged(base, {"data": dataset.data}, own)
+    content = merged(base, {"data": dataset.data}, own)
     content["data"]["val_fold"] = trial.seed if study.part == "test" else 0
     content |= {"name": f"{study.name}/{trial.arm}", "seed": trial.seed}
     if scale.limit and content.get("stages"):
@@ -252,7 +318,7 @@ def tries_of(study: Study, scale: Scale, trial: Trial, recipe: Recipe) -> list[R
     values = {**(scale.model_extra or {}), **(study.datasets[trial.dataset].model_extra or {})}
     where = f"study {study.name}, arm {trial.arm}, tries"
     plain = recipe.model_dump(mode="json", exclude_none=True)
-    return [validated(_merged(plain, _filled(change, values)), where=where) for change in tune.tries]
+    return [validated(merged(plain, _filled(change, values)), where=where) for change in tune.tries]
 
 
 def _with_needs(study: Study, arms: tuple[str, ...]) -> list[str]:
@@ -280,11 +346,11 @@ def _filled(content: Any, values: Mapping[str, Any]) -> Any:
     return content
 
 
-def _merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
+def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the mappings laid over each other, the later on top, mappings within them likewise."""
     found: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
             both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
-            found[key] = _merged(found[key], value) if both else value
+            found[key] = merged(found[key], value) if both else value
     return found

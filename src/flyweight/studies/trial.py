@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import io
 import json
 import math
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +29,21 @@ from flyweight.export.counted import counted
 from flyweight.export.onnx import export_untrained, to_onnx
 from flyweight.files import write_bytes, write_json
 from flyweight.measure.accuracy import score
+from flyweight.measure.convergence import convergence
 from flyweight.models.architecture import Architecture, fold
 from flyweight.models.weights import load_weights
 from flyweight.studies.study import Scale, Study, Trial, recipe_of, tries_of
+from flyweight.train.divergence import Diverged
 from flyweight.train.loop import predict_logits
 from flyweight.train.prepare import Prepared, prepare
 from flyweight.train.recipe import DistillPart, Recipe
-from flyweight.train.run import architecture_for, train_and_wait
+from flyweight.train.run import HISTORY, architecture_for, train_and_wait
 from flyweight.train.stages import form_of, training_macs
 from flyweight.train.trained import Trained
 
 RESULT, CORRECT, RUN, TRIES, MODEL, CLAIM = "result.json", "correct.npy", "run", "tries", "model.onnx", "study.json"
+SECONDS = ("loading", "computing", "validating")  # what the seconds of training went in
+CORE = "core"  # how many there were of the processor
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,15 @@ def claim(study: Study, scale: Scale, place: Place) -> None:
         RecipeError: It holds others, whose results would be taken for these.
     """
     content = study.model_dump(mode="json", include={"name", "part", "compare", "base", "arms", "datasets"})
-    content["scale"] = scale.model_dump(mode="json", exclude={"seeds", "datasets", "arms"})
+    content["scale"] = scale.model_dump(mode="json", exclude={"seeds", "seeds_of", "datasets", "arms"})
+    for arm in content["arms"].values():
+        del arm["published"]  # what is said of it elsewhere changes no trial
+    content = _known(content)
     file = place.out / CLAIM
     if not file.is_file():
         write_json(file, content)
         return
-    there = json.loads(file.read_text("utf-8"))
+    there = _known(json.loads(file.read_text("utf-8")))
     differ = [key for key in content if there.get(key) != content[key]]
     if differ:
         raise RecipeError(
@@ -83,8 +92,17 @@ def claim(study: Study, scale: Scale, place: Place) -> None:
         )
 
 
+def _known(content: Any) -> Any:
+    """Return nested mappings less what is None: a field that a later version adds makes no other study."""
+    if isinstance(content, dict):
+        return {key: _known(value) for key, value in content.items() if value is not None}
+    return [_known(value) for value in content] if isinstance(content, list) else content
+
+
 def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[str, Any]:
     """Train, score and write `result.json`; a stopped trial continues, a finished one is read back.
+
+    One that diverges is a result too, without scores: `diverged` says in which epoch, and why.
 
     Raises:
         DataError: The data set is not below `place.data`.
@@ -99,12 +117,20 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     before = _result_of(trial, arm.from_arm, place)
     spent = before["train_macs"] if before else 0.0
     if arm.cost:
-        recipe = _of_cost(recipe, prepared, _result_of(trial, arm.cost, place)["train_macs"] - spent)
+        recipe = of_cost(recipe, prepared, _result_of(trial, arm.cost, place)["train_macs"] - spent)
     start = Trained.load(place.of(_sibling(trial, arm.from_arm)) / RUN) if arm.from_arm else None
     if arm.teacher:
         recipe = _taught(recipe, place.of(_sibling(trial, arm.teacher)) / RUN)
-    recipe, effort = _tuned(study, scale, trial, recipe, dataset, folder)
-    trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
+    about = {"dataset": trial.dataset, "arm": trial.arm, "seed": trial.seed, "fingerprint": dataset.fingerprint()}
+    about |= {"classes": len(dataset.classes), "train_images": len(prepared.split.train)}
+    recipe, effort = _tuned(study, scale, trial, recipe, prepared, folder)
+    try:
+        trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
+    except Diverged as error:
+        lost = {**about, **_diverged(error, folder / RUN), "tuning": effort, "date": _now()}
+        lost["own_seconds"] = total_seconds([lost["own_seconds"], *(one["split"] for one in effort)])
+        write_json(folder / RESULT, lost)
+        return lost
     if study.part == "test":
         open_test(place.out / "test-openings.jsonl", why=f"{study.name} {trial.name}")
     logits, labels = answers(trained, prepared, study.part)
@@ -119,17 +145,15 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     cost = file.cost
     seconds = trained.metrics["train_seconds"] + (before["train_seconds"] if before else 0.0)
     result = {
-        "dataset": trial.dataset,
-        "arm": trial.arm,
-        "seed": trial.seed,
+        **about,
         "accuracy": found.top1,
         "n": found.n,
         "top5": found.top5,
         "balanced": found.balanced,
         "ece": found.ece,
         "recalls": [row.recall for row in found.per_class],
-        "classes": len(trained.classes),
         "val_accuracy": trained.metrics["val_accuracy"],
+        "convergence": dataclasses.asdict(convergence(trained.history, trained.metrics)),
         "params": cost.params,
         "macs": cost.macs,
         "macs_by_torch": macs_by_torch(trained.architecture),
@@ -137,16 +161,49 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
         "pretrained": _pretrained_on(recipe),
         "tuning": effort,
         "image_passes": _passes(trained) + sum(one["image_passes"] for one in effort),
-        "int8_bytes": None if study.compare else int8_bytes(trained.architecture),
+        "int8_bytes": None if study.compare or study.stability else int8_bytes(trained.architecture),
         "train_macs": spent + trained.metrics["train_macs"],
         "train_seconds": seconds + sum(one["seconds"] for one in effort),
+        "own_seconds": total_seconds([_seconds(trained.history), *(one["split"] for one in effort)]),
         "epochs": len(trained.history),
-        "train_images": len(prepared.split.train),
-        "fingerprint": dataset.fingerprint(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": _now(),
     }
     write_json(folder / RESULT, result)
     return result
+
+
+def _diverged(error: Diverged, run: Path) -> dict[str, Any]:
+    """Return what is known of a run that diverged: when, why, and what it took."""
+    file = run / HISTORY
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+    return {
+        "diverged": {"epoch": error.epoch, "why": error.what},
+        "epochs": len(rows),
+        "train_macs": sum(row["train_macs"] for row in rows),
+        "train_seconds": sum(row["train_seconds"] for row in rows),
+        "own_seconds": _seconds(rows),
+    }
+
+
+def _seconds(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the seconds of a run, not those of the arm it started from, by what they went in, and the processor's."""
+    train = sum(row["train_seconds"] for row in history)
+    load = sum(row.get("load_seconds", 0.0) for row in history)  # a probe of the head has none of its own
+    validating = sum(row.get("val_seconds", 0.0) for row in history)
+    core = sum(row.get("core_seconds", 0.0) for row in history)
+    return {"loading": load, "computing": train - load, "validating": validating, CORE: core}
+
+
+def total_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sums of several such seconds; those of the processor are 0 where they are not known."""
+    found = dict.fromkeys((*SECONDS, CORE), 0.0)
+    for part in parts:
+        found = {key: found[key] + part.get(key, 0.0) for key in found}
+    return found
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _sibling(trial: Trial, arm: str | None) -> Trial:
@@ -163,8 +220,8 @@ def _result_of(trial: Trial, arm: str | None, place: Place) -> Any:
     return found
 
 
-def _of_cost(recipe: Recipe, prepared: Prepared, macs: float) -> Recipe:
-    """Return the recipe with its one stage as long as its training costs `macs` multiply-accumulates."""
+def of_cost(recipe: Recipe, prepared: Prepared, macs: float) -> Recipe:
+    """Return a recipe with its one stage as long as its training costs `macs` multiply-accumulates."""
     (stage,) = recipe.stages
     network = form_of(recipe, stage, architecture_for(recipe, prepared)).build()
     pixels = prepared.preprocess
@@ -207,6 +264,7 @@ def load_part(study: Study, scale: Scale, trial: Trial, recipe: Recipe, place: P
             dataset,
             classes=wanted.classes,
             per_class=wanted.per_class,
+            fraction=wanted.fraction,
             test_fraction=recipe.data.test_fraction,
             split_seed=recipe.data.split_seed,
         )
@@ -221,24 +279,37 @@ def load_part(study: Study, scale: Scale, trial: Trial, recipe: Recipe, place: P
 
 
 def _tuned(
-    study: Study, scale: Scale, trial: Trial, recipe: Recipe, dataset: Dataset, folder: Path
+    study: Study, scale: Scale, trial: Trial, recipe: Recipe, prepared: Prepared, folder: Path
 ) -> tuple[Recipe, list[dict[str, Any]]]:
     """Run the arm's own search, judged on validation; return the best try's recipe, and what each run was and gave."""
     tune, effort, best = study.arms[trial.arm].tune, [], -1.0
-    chosen = recipe
+    chosen, dataset, images = recipe, prepared.dataset, len(prepared.split.train)
     for number, tried in enumerate(tries_of(study, scale, trial, recipe)):
         assert tune is not None
         short = tried.model_copy(update={"epochs": tune.epochs, "name": f"{recipe.name}, try {number + 1}"})
-        trained = train_and_wait(dataset, short, folder / TRIES / str(number), device="cpu")
-        effort.append({
-            "change": tune.tries[number],
-            "val_accuracy": trained.metrics["val_accuracy"],
-            "image_passes": _passes(trained),
-            "seconds": trained.metrics["train_seconds"],
-        })  # fmt: skip
-        if trained.metrics["val_accuracy"] > best:
-            best, chosen = trained.metrics["val_accuracy"], tried
+        found = _try(dataset, short, images, folder / TRIES / str(number))
+        effort.append({"change": tune.tries[number], **found})
+        if found["val_accuracy"] is not None and found["val_accuracy"] > best:
+            best, chosen = found["val_accuracy"], tried
     return chosen, effort
+
+
+def _try(dataset: Dataset, short: Recipe, images: int, folder: Path) -> dict[str, Any]:
+    """Train one try; `val_accuracy` is None where it diverged."""
+    try:
+        trained = train_and_wait(dataset, short, folder, device="cpu")
+    except Diverged as error:
+        lost = _diverged(error, folder)
+        passes = lost["epochs"] * min(images, short.epoch_images or images)
+        split = lost["own_seconds"]
+        return {"val_accuracy": None, "image_passes": passes, "seconds": lost["train_seconds"], "split": split}
+    metrics = trained.metrics
+    return {
+        "val_accuracy": metrics["val_accuracy"],
+        "image_passes": _passes(trained),
+        "seconds": metrics["train_seconds"],
+        "split": _seconds(trained.history),
+    }
 
 
 def _passes(trained: Trained) -> int:

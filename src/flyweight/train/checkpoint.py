@@ -32,8 +32,12 @@ def save_checkpoint(state: State, path: Path) -> None:
             "step": state.step,
             "images_seen": state.images_seen,
             "seconds": state.seconds,
+            "load_seconds": state.load_seconds,
+            "core_seconds": state.core_seconds,
         },
         "loss_sum": state.loss_sum,
+        "start_loss": state.start_loss,
+        "grad_norms": torch.stack(state.grad_norms) if state.grad_norms else None,
         "history": state.history,
         "best": state.best,
     }
@@ -63,8 +67,11 @@ def load_checkpoint(state: State, path: Path, device: str) -> None:
         raise _unusable(path, error) from error
     position = content["position"]
     state.epoch, state.step, state.images_seen = position["epoch"], position["step"], position["images_seen"]
-    state.seconds = position["seconds"]
+    state.seconds, state.load_seconds = position["seconds"], position.get("load_seconds", 0.0)
+    state.core_seconds = position.get("core_seconds", 0.0)
     state.loss_sum, state.history, state.best = content["loss_sum"], content["history"], content["best"]
+    norms = content.get("grad_norms")  # neither it nor the next is there where an earlier version wrote the file
+    state.start_loss, state.grad_norms = content.get("start_loss"), [] if norms is None else list(norms.unbind())
 
 
 def _read(path: Path, device: str) -> dict[str, Any]:

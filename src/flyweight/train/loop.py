@@ -7,6 +7,7 @@ epoch, step). So a run that stops anywhere and continues from a saved `State` en
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,11 +19,10 @@ from torch.nn import functional as F
 
 from flyweight.data.batches import Batches
 from flyweight.errors import TrainingError
+from flyweight.train.divergence import CHECK_EVERY, stop_if_diverged, stop_if_not_finite, stop_if_validation_not_finite
 from flyweight.train.loss import Loss
 from flyweight.train.optim import Average, learning_rate
 from flyweight.train.recipe import Recipe
-
-CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 
 
 @dataclass
@@ -38,6 +38,10 @@ class State:
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     images_seen: int = 0  # within the epoch
     seconds: float = 0.0  # within the epoch
+    load_seconds: float = 0.0  # of them, waiting for the next batch
+    core_seconds: float = 0.0  # of the processor, meanwhile
+    start_loss: Tensor | None = None  # of the stage's first batch
+    grad_norms: list[Tensor] = field(default_factory=list)  # before clipping, of each step of the epoch that clips
     macs_per_image: float = 0.0  # of a forward and backward pass
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Any] | None = None  # {"accuracy", "row", "weights"} where the recipe selects the best
@@ -59,7 +63,13 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch was made and validated. `row` has epoch, train_loss, val_loss, val_accuracy, lr, images_per_second."""
+    """An epoch was made and validated.
+
+    `row` has epoch, train_loss, val_loss, val_accuracy, lr, images_per_second; train_seconds, of which load_seconds
+    went in waiting for the next batch, val_seconds, and core_seconds of the processor in both; where the recipe clips,
+    grad_norm (mean over the steps, before clipping) and grad_norm_max; in a stage's first epoch start_loss (of its
+    first batch).
+    """
 
     row: dict[str, float]
 
@@ -68,32 +78,45 @@ def train(state: State, recipe: Recipe, train_batches: Batches, val_batches: Bat
     """Train until `recipe.epochs` or the end of patience, from wherever `state` stands.
 
     Raises:
-        TrainingError: The loss became NaN or infinite, or one image does not fit into memory.
+        Diverged: The loss became NaN or infinite, or stayed far above its start (`train.divergence`).
+        TrainingError: One image does not fit into memory.
     """
-    steps = len(train_batches)
+    steps, chance = len(train_batches), math.log(train_batches.num_classes)
     take_step = Stepper(state, recipe)
     for epoch in range(state.epoch, recipe.epochs):
+        stop_if_diverged(state, recipe, chance)
         if out_of_patience(state, recipe):
             return
-        started = time.perf_counter() - state.seconds
+        asked = time.perf_counter()
+        started, begun = asked - state.seconds, time.process_time() - state.core_seconds
         for images, targets in train_batches.epoch(epoch, start=state.step):
+            state.load_seconds += time.perf_counter() - asked
             seed_step(recipe.seed, epoch, state.step)
             lr = learning_rate(recipe, (epoch * steps + state.step) / (recipe.epochs * steps))
-            state.loss_sum += take_step(images, targets, lr) * len(images)
+            loss = take_step(images, targets, lr)
+            state.start_loss = loss if state.start_loss is None else state.start_loss
+            state.loss_sum += loss * len(images)
             state.images_seen += len(images)
             state.step += 1
-            state.seconds = time.perf_counter() - started
+            state.seconds, state.core_seconds = time.perf_counter() - started, time.process_time() - begun
             if state.step % CHECK_EVERY == 0 or state.step == steps:
-                _stop_if_not_finite(state, recipe, steps)
+                stop_if_not_finite(state, recipe, steps)
             yield StepDone(len(state.history), state.step, steps)
+            asked = time.perf_counter()
         last = learning_rate(recipe, (epoch + 1 - 1 / steps) / recipe.epochs)
         row = {"epoch": len(state.history) + 1, "stage": state.stage, "lr": last}
         row |= {"train_loss": float(state.loss_sum) / max(state.images_seen, 1)}
         row |= {"train_macs": state.macs_per_image * state.images_seen}
+        row |= _traces(state)
         row |= {"images_per_second": state.images_seen / state.seconds, "train_seconds": state.seconds}
+        row |= {"load_seconds": state.load_seconds}
+        asked = time.perf_counter()
         row |= validate(state.judged, val_batches, recipe)
+        stop_if_validation_not_finite(row, recipe)
+        row |= {"val_seconds": time.perf_counter() - asked, "core_seconds": time.process_time() - begun}
         finish_epoch(state, recipe, row)
         yield EpochDone(row)
+    stop_if_diverged(state, recipe, chance)
 
 
 class Stepper:
@@ -112,12 +135,17 @@ class Stepper:
         for group in self.state.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         loss = self._backward(images, targets)
+        self.update()
+        return loss
+
+    def update(self) -> None:
+        """Clip the gradient, step, and move the average."""
         if self.recipe.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.state.network.parameters(), self.recipe.clip_grad_norm)
+            norm = nn.utils.clip_grad_norm_(self.state.network.parameters(), self.recipe.clip_grad_norm)
+            self.state.grad_norms.append(norm)
         self.state.optimizer.step()
         if self.state.average:
             self.state.average.update(self.state.network)
-        return loss
 
     def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
         while True:
@@ -196,16 +224,15 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _stop_if_not_finite(state: State, recipe: Recipe, steps: int) -> None:
-    if torch.isfinite(state.loss_sum):
-        return
-    first = max(0, (state.step - 1) // CHECK_EVERY * CHECK_EVERY)
-    raise TrainingError(
-        f"the loss became {float(state.loss_sum)} between steps {first} and {state.step} of {steps} "
-        f"in epoch {state.epoch + 1} (optim.lr={recipe.optim.lr:g}, precision={recipe.settled().precision})",
-        do=f"lower the rate (--set optim.lr={recipe.optim.lr / 10:g} with a new --out), warm up longer or set "
-        "clip_grad_norm=1; the last good checkpoint is kept",
-    )
+def _traces(state: State) -> dict[str, float]:
+    """Return what costs nothing to know of an epoch: the gradient's norm where it was clipped, the first loss."""
+    found: dict[str, float] = {}
+    if state.grad_norms:
+        norms = torch.stack(state.grad_norms)
+        found |= {"grad_norm": float(norms.mean()), "grad_norm_max": float(norms.max())}
+    if state.epoch == 0 and state.start_loss is not None:
+        found["start_loss"] = float(state.start_loss)
+    return found
 
 
 def finish_epoch(state: State, recipe: Recipe, row: dict[str, float]) -> None:
@@ -215,5 +242,6 @@ def finish_epoch(state: State, recipe: Recipe, row: dict[str, float]) -> None:
     if keeps_best and (state.best is None or row["val_accuracy"] > state.best["accuracy"]):
         weights = {name: value.detach().clone() for name, value in state.judged.state_dict().items()}
         state.best = {"accuracy": row["val_accuracy"], "row": len(state.history) - 1, "weights": weights}
-    state.epoch, state.step, state.images_seen, state.seconds = state.epoch + 1, 0, 0, 0.0
-    state.loss_sum = torch.zeros_like(state.loss_sum)
+    state.epoch, state.step, state.images_seen = state.epoch + 1, 0, 0
+    state.seconds, state.load_seconds, state.core_seconds = 0.0, 0.0, 0.0
+    state.loss_sum, state.grad_norms = torch.zeros_like(state.loss_sum), []

@@ -13,6 +13,7 @@ import numpy as np
 from flyweight.data.cache import FixedStore, RaggedStore, build_fixed, build_ragged
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split, split
+from flyweight.data.subset import balanced_subset
 from flyweight.models.architecture import Architecture
 from flyweight.runtime.preprocess import Preprocess, decode
 from flyweight.train.recipe import DataPart, Recipe
@@ -94,13 +95,17 @@ def prepare(
 
 def split_for(dataset: Dataset, data: DataPart) -> Split:
     """Return the split that the recipe's data part asks for."""
-    return split(
+    parts = split(
         dataset,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         seed=data.split_seed,
         fold=data.val_fold,
     )
+    if data.train_fraction == 1.0:
+        return parts
+    kept = max(len(dataset.classes), round(data.train_fraction * len(parts.train)))
+    return dataclasses.replace(parts, train=balanced_subset(dataset, parts.train, kept))
 
 
 def native_shape(dataset: Dataset, looked_at: int = 64) -> tuple[int, int]:

@@ -36,8 +36,16 @@ def resolve(recipe: Recipe, prepared: Prepared, build: Build, sample: Sample, *,
     Raises:
         TrainingError: Not even one image fits into memory.
     """
+    plan = planned(recipe, prepared, device=device, resident=resident)
+    plan = _fit_micro_batch(recipe, plan, build, sample)
+    images = recipe.total_epochs * len(prepared.split.train)
+    return recipe.model_copy(update={"resolved": _fastest(recipe, plan, build, sample, images)})
+
+
+def planned(recipe: Recipe, prepared: Prepared, *, device: str, resident: bool) -> Resolved:
+    """Return what a run would be before anything is timed: where the recipe says auto, the plainest."""
     weights, sampling = _balance(recipe, prepared)
-    plan = Resolved(
+    return Resolved(
         device=device,
         precision="fp32" if recipe.precision == "auto" else recipe.precision,
         channels_last=True if recipe.channels_last == "auto" else recipe.channels_last,
@@ -53,9 +61,6 @@ def resolve(recipe: Recipe, prepared: Prepared, build: Build, sample: Sample, *,
         class_weights=weights,
         sampling=sampling,
     )
-    plan = _fit_micro_batch(recipe, plan, build, sample)
-    images = recipe.total_epochs * len(prepared.split.train)
-    return recipe.model_copy(update={"resolved": _fastest(recipe, plan, build, sample, images)})
 
 
 def _fastest(recipe: Recipe, plan: Resolved, build: Build, sample: Sample, images: int) -> Resolved:

@@ -16,6 +16,7 @@ from flyweight.errors import RecipeError
 from flyweight.files import write_text
 
 Precision = Literal["fp32", "bf16"]
+Init = Literal["default", "kaiming", "xavier", "orthogonal", "zero_gamma", "trunc_normal"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -31,11 +32,19 @@ class ModelPart(_Part):
     Attributes:
         pretrained: Weights to begin with, by name or folder (`flyweight weights list`); the head, where its classes are
             others, starts afresh. None: from scratch.
+        init: How weights begin from scratch (`train.initialize`); default: as the network's builder draws them.
     """
 
     name: str = "tiny_resnet8_16"
     args: dict[str, Any] = Field(default_factory=dict)
     pretrained: str | None = None
+    init: Init = "default"
+
+    @model_validator(mode="after")
+    def _begins_one_way(self) -> ModelPart:
+        if self.pretrained and self.init != "default":
+            raise ValueError(f"init: {self.init} would be overwritten by the weights of pretrained: {self.pretrained}")
+        return self
 
 
 class DataPart(_Part):
@@ -52,6 +61,8 @@ class DataPart(_Part):
         group: Column, or pattern with one group, naming what must stay on one side of the split.
         val_fold: Which slice of `val_fraction` validates, from 0: over all of them, K-fold cross-validation.
         split_seed: Salt of the split.
+        train_fraction: Share of the training images that is used, equal over classes, by content hash: a smaller share
+            lies inside a larger one. Validation and test stay whole.
     """
 
     image_size: int | None = Field(default=None, ge=8, le=1024)
@@ -64,6 +75,7 @@ class DataPart(_Part):
     group: str | None = None
     val_fold: int = Field(default=0, ge=0)
     split_seed: int = 0
+    train_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
 
 
 class OptimPart(_Part):

@@ -27,8 +27,10 @@ from flyweight.models.weights import Initial, fitted, load_weights
 from flyweight.runtime.environment import environment
 from flyweight.train.checkpoint import checkpoint_stage, load_checkpoint, save_checkpoint
 from flyweight.train.distill import find_teacher, load_teacher
+from flyweight.train.divergence import Diverged
+from flyweight.train.heap import keep_freed_memory
 from flyweight.train.linear_probe import fit_head
-from flyweight.train.loop import EpochDone, State, StepDone, finish_epoch, train
+from flyweight.train.loop import EpochDone, State, StepDone, finish_epoch, train, validate
 from flyweight.train.prepare import Prepared, Progress, prepare, split_for
 from flyweight.train.probe import resolve
 from flyweight.train.recipe import Recipe, load_recipe
@@ -46,6 +48,7 @@ from flyweight.train.stages import (
 from flyweight.train.trained import FACTS, RECIPE, Trained
 
 CHECKPOINT, HISTORY, REQUEST, SOURCE = "checkpoint.pt", "history.jsonl", "recipe.yaml", "source.json"
+DIVERGED = "diverged.json"
 CHECKPOINT_SECONDS = 20.0
 FOR_PEOPLE = {"description", "expected", "resolved"}  # fields of a recipe that do not make it another one
 
@@ -87,8 +90,10 @@ def run(
         progress: Called with (images decoded, images in all) while the cache is built.
 
     Raises:
-        RecipeError: The folder holds a run of another recipe.
-        TrainingError: The loss is not finite, or memory is too small.
+        RecipeError: The folder holds a run of another recipe, or one with `model.init` is to begin with weights.
+        Diverged: The loss is not finite, or stayed far above its start. The folder keeps its checkpoint and says so in
+            `diverged.json`; the next call says it again.
+        TrainingError: Memory is too small.
         OutputError: The folder cannot be written.
     """
     out = Path(out)
@@ -97,13 +102,20 @@ def run(
     if initial is None and recipe.model.pretrained:
         initial = load_weights(recipe.model.pretrained)
         refuse_other_split(initial.trained_on, dataset, recipe, f"model.pretrained {recipe.model.pretrained!r}")
+    if initial is not None and recipe.model.init != "default":
+        raise RecipeError(
+            f"model.init={recipe.model.init} is for weights from scratch, and this run begins with those of another",
+            do="leave out --from (or the weights), or --set model.init=default",
+        )
     source = _source(dataset, recipe, parts, initial)
-    if (out / FACTS).exists():
+    if (out / FACTS).exists() or (out / DIVERGED).exists():
         _same_recipe(recipe, out)
         _same_source(source, out)
+        _refuse_diverged(out)
         yield Finished(Trained.load(out))
         return
     check_device(device)
+    keep_freed_memory()
     like = initial.architecture if initial else None
     prepared = prepare(dataset, recipe, parts=parts, like=like, progress=progress)
     architecture = architecture_for(recipe, prepared, initial)
@@ -118,7 +130,11 @@ def run(
     yield Resolving(recipe, len(state.history))
     while True:
         stage = order[state.stage]
-        yield from _loop(state, stage, prepared, out)
+        try:
+            yield from _loop(state, stage, prepared, out)
+        except Diverged as error:
+            write_json(out / DIVERGED, {**error.as_dict(), "epoch": error.epoch})
+            raise
         if stage is order[-1]:
             break
         state = _next(state, stage, order[stage.index + 1], plan.device)
@@ -246,6 +262,13 @@ def default_device() -> str:
 def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, out: Path, device: str) -> Recipe:
     if (out / RECIPE).exists():
         return load_recipe(out / RECIPE)
+    settled = resolved(recipe, prepared, architecture, device)
+    settled.save(out / RECIPE)
+    return settled
+
+
+def resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, device: str) -> Recipe:
+    """Return the recipe with what a short probe decides, and its stages counted out; raises as `run`."""
     resident = Batches.fits(prepared.train_store, device)
     draft = recipe.model_copy(update={"resolved": None})
     planned = plan_stages(recipe, architecture)
@@ -272,9 +295,7 @@ def _resolved(recipe: Recipe, prepared: Prepared, architecture: Architecture, ou
         return architecture.build().train()
 
     settled = resolve(draft, prepared, build, sample, device=device, resident=resident)
-    settled = settled.model_copy(update={"resolved": settled.settled().model_copy(update={"stages": planned})})
-    settled.save(out / RECIPE)
-    return settled
+    return settled.model_copy(update={"resolved": settled.settled().model_copy(update={"stages": planned})})
 
 
 def _begin(order: list[Stage], out: Path, initial: Initial | None, device: str) -> State:
@@ -326,20 +347,10 @@ def _probed(state: State, stage: Stage, prepared: Prepared, out: Path) -> EpochD
     """Fit the head once; a run that was stopped after it has it in its checkpoint."""
     if state.epoch > 0:
         return EpochDone(state.history[-1])
-    plan, pixels, chosen = stage.recipe.settled(), prepared.preprocess, prepared.split.train
-    unchanged = Batches(
-        build_fixed(prepared.dataset, chosen, pixels),
-        prepared.dataset.labels[chosen],
-        batch_size=256,
-        image_size=pixels.image_size,
-        policy=None,
-        num_classes=len(prepared.dataset.classes),
-        device=plan.device,
-        train=False,
-    )
+    device, chosen = stage.recipe.settled().device, prepared.split.train
     _, validation = batches_for(prepared, stage.recipe)
-    example = stage.architecture.example().to(plan.device)
-    row = fit_head(state.network, unchanged, validation, example)
+    example = stage.architecture.example().to(device)
+    row = fit_head(state.network, _unchanged(prepared, chosen, device), validation, example)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         state.network(example)
     macs = counter.get_total_flops() / 2 * len(chosen)
@@ -349,6 +360,14 @@ def _probed(state: State, stage: Stage, prepared: Prepared, out: Path) -> EpochD
     _log(state, out)
     save_checkpoint(state, out / CHECKPOINT)
     return EpochDone(state.history[-1])
+
+
+def _refuse_diverged(out: Path) -> None:
+    """Raise what ended an earlier call in this folder."""
+    if (out / DIVERGED).exists():
+        there = json.loads((out / DIVERGED).read_text("utf-8"))
+        again = f"delete {out / DIVERGED} to go on from the last checkpoint all the same"
+        raise Diverged(there["what"], do=f"{there['do']}; {again}", more=there["more"], epoch=there["epoch"])
 
 
 def _log(state: State, out: Path) -> None:
@@ -373,6 +392,7 @@ def _finish(state: State, stage: Stage, recipe: Recipe, prepared: Prepared, out:
             "val_accuracy": row["val_accuracy"],
             "val_loss": row["val_loss"],
             "val_n": len(prepared.split.val),
+            **_on_training_images(weights, stage, prepared),
             "train_macs": sum(row["train_macs"] for row in state.history),
             "train_seconds": sum(row["train_seconds"] for row in state.history),
         },
@@ -382,6 +402,30 @@ def _finish(state: State, stage: Stage, recipe: Recipe, prepared: Prepared, out:
     trained.save(out)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return trained
+
+
+def _on_training_images(weights: Mapping[str, torch.Tensor], stage: Stage, prepared: Prepared) -> dict[str, float]:
+    """Return the accuracy on training images as they are, not augmented: as many as validate, evenly spaced."""
+    chosen, device = prepared.split.train, stage.recipe.settled().device
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), len(prepared.split.val))).astype(int)]
+    network = stage.architecture.build()
+    network.load_state_dict(dict(weights))
+    found = validate(network.to(device), _unchanged(prepared, chosen, device), stage.recipe)
+    return {"train_accuracy": found["val_accuracy"], "train_n": len(chosen)}
+
+
+def _unchanged(prepared: Prepared, chosen: np.ndarray[Any, Any], device: str) -> Batches:
+    """Return images of a data set in order, complete and not augmented."""
+    return Batches(
+        build_fixed(prepared.dataset, chosen, prepared.preprocess),
+        prepared.dataset.labels[chosen],
+        batch_size=256,
+        image_size=prepared.preprocess.image_size,
+        policy=None,
+        num_classes=len(prepared.dataset.classes),
+        device=device,
+        train=False,
+    )
 
 
 def write_tensorboard(trained: Trained, folder: Path) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from flyweight.data.policy import AugmentPolicy
 from flyweight.errors import ModelError, RecipeError
 from flyweight.models.architecture import Architecture
 from flyweight.models.layers import count_from_top, layers, release
+from flyweight.train.flops import counter
+from flyweight.train.initialize import initialize
 from flyweight.train.loop import State
 from flyweight.train.optim import Average, make_optimizer
 from flyweight.train.probe import on_device
@@ -101,11 +102,17 @@ def form_of(recipe: Recipe, part: StagePart, architecture: Architecture) -> Arch
 
 
 def enter(stage: Stage, weights: Mapping[str, Tensor] | None, *, device: str) -> State:
-    """Return the state in which a stage begins: its network with what fits of `weights`, and a fresh optimizer."""
+    """Return the state in which a stage begins: its network with what fits of `weights`, and a fresh optimizer.
+
+    Raises:
+        ModelError: Few of the weights fit, or the network cannot begin as `model.init` says.
+    """
     torch.manual_seed(stage.recipe.seed)
     network = stage.architecture.build()
     if weights is not None:
         take_weights(network, weights)
+    elif stage.index == 0:
+        initialize(network, stage.recipe.model.init, stage.architecture)
     if stage.layers is not None:
         release(network, layers(network, stage.architecture.example())[-stage.layers :])
     network = on_device(network.train(), stage.recipe.settled())
@@ -156,15 +163,15 @@ def take_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def training_macs(network: nn.Module, images: Tensor) -> float:
     """Return the multiply-accumulates of one image's forward and backward pass, as the frozen layers leave them.
 
-    Counted by torch's FlopCounterMode (convolutions, matrix products, attention) over one real pass of a copy.
+    Counted by `flops.counter` (convolutions, matrix products, attention) over one real pass of a copy.
 
     Args:
         images: (N, C, S, S), or (N, 2C, S, S) of two views.
     """
     tried = copy.deepcopy(network).train()
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counted:
         tried(images).float().sum().backward()
-    return float(counter.get_total_flops()) / 2 / len(images)
+    return float(counted.get_total_flops()) / 2 / len(images)
 
 
 def _counted_out(index: int, part: StagePart, architecture: Architecture) -> list[PlannedStage]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flyweight.errors import ModelError
 from flyweight.files import write_bytes, write_json
-from flyweight.models.architecture import Architecture
+from flyweight.models.architecture import Architecture, fold
 from flyweight.models.widen import multiple_of_four, widen
 from flyweight.runtime.preprocess import Preprocess
 from flyweight.train.recipe import Recipe
@@ -36,7 +36,8 @@ class Trained:
         split: The rule that divides the data again (see `data.split.split_from_rule`).
         data: Name, source path and fingerprint of the data set.
         history: One row per epoch, as `train.loop.EpochDone.row`.
-        metrics: Of the validation part: val_accuracy, val_loss, val_n. The test part is not looked at in training.
+        metrics: Of the validation part: val_accuracy, val_loss, val_n; of as many training images, not augmented:
+            train_accuracy, train_n. The test part is not looked at in training.
         environment: Machine, versions, date and command.
     """
 
@@ -80,6 +81,11 @@ class Trained:
             )
         architecture, weights = widen(self.architecture, self.weights, multiple_of_four(self.architecture))
         return replace(self, architecture=architecture, weights=weights)
+
+    def mirrored(self) -> Trained:
+        """Return the same classifier, folded, whose logits are the mean over an image and its mirror image."""
+        network, architecture = fold(self.network(), self.architecture)
+        return replace(self, architecture=architecture.mirror(), weights=network.state_dict())
 
     def save(self, folder: Path) -> None:
         """Write weights, architecture.json, recipe.resolved.yaml and trained.json, each whole or not at all."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from flyweight.data.archive import is_archive, unpack
 from flyweight.data.dataset import Dataset
-from flyweight.data.sources import cifar, csv_manifest, folder, hf, idx, npz, sample, tiny_imagenet
+from flyweight.data.sources import cifar, csv_manifest, folder, hf, idx, imagenet, npz, sample, tiny_imagenet
 from flyweight.errors import DataError
 
 
@@ -44,6 +44,7 @@ NAMED: dict[str, Callable[[Path], Dataset]] = {
     "cifar10": cifar.read_cifar10,
     "cifar100": cifar.read_cifar100,
     "tiny-imagenet": tiny_imagenet.read_below,
+    "imagenet": imagenet.read_below,
 }
 
 

@@ -18,6 +18,7 @@ class BusyWait:
     """Spins for a fixed time, then returns zeros."""
 
     name = "busy-wait"
+    only_batch: int | None = None
 
     def __init__(self, file: Path, threads: int) -> None:
         try:

@@ -28,15 +28,27 @@ class OnnxRuntime:
             raise BundleError(f"onnxruntime cannot load {str(file)!r}: {error}", do="export the model again") from error
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
-        self.shape = _image_shape(self._session.get_inputs()[0], file)
+        self.shape = image_shape(self._session.get_inputs()[0], file)
+        self.only_batch = only_batch(self._session.get_inputs()[0])
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8."""
-        logits: np.ndarray = self._session.run([self._output], {self._input: images})[0]
+        try:
+            logits: np.ndarray = self._session.run([self._output], {self._input: images})[0]
+        except Exception as error:  # as above
+            raise BundleError(
+                f"onnxruntime cannot run the file on {len(images)} image(s): {error}", do="use fewer images at a time"
+            ) from error
         return logits
 
 
-def _image_shape(given: onnxruntime.NodeArg, file: Path) -> tuple[int, int, int]:
+def only_batch(given: onnxruntime.NodeArg) -> int | None:
+    """Return the one batch size an input takes; None where it takes any."""
+    return given.shape[0] if isinstance(given.shape[0], int) else None
+
+
+def image_shape(given: onnxruntime.NodeArg, file: Path) -> tuple[int, int, int]:
+    """Return (C, S, S) of an input of uint8 images. Raises BundleError where it takes something else."""
     sides = given.shape[1:]
     if given.type != "tensor(uint8)" or len(sides) != 3 or not all(isinstance(side, int) for side in sides):
         raise BundleError(

@@ -1,13 +1,19 @@
-"""OpenVINO on the CPU, from the same ONNX file."""
+"""OpenVINO on the CPU, from the same ONNX file.
+
+Its package reports every import to its makers over the network and writes an identifier into the home folder; here that
+part is kept from loading, for which the package has a stub of its own.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from flyweight.errors import BundleError, MissingExtraError
 
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "not installed", to import statements
 try:
     import openvino
 except ImportError as error:
@@ -30,6 +36,8 @@ class OpenVino:
             raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error
         self._request = compiled.create_infer_request()
         self.shape = _image_shape(compiled.inputs[0], file)
+        first = compiled.inputs[0].get_partial_shape()[0]
+        self.only_batch = first.get_length() if first.is_static else None
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8."""

@@ -1,0 +1,135 @@
+"""`flyweight tune`: the recipe that is best on validation, within a budget, for as few image passes as possible."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flyweight.cli.progress import Bars, need_train_extra
+from flyweight.errors import MissingExtraError
+from flyweight.runtime.environment import usable_cores
+
+if TYPE_CHECKING:
+    from flyweight.report.tuning import TuningFacts
+    from flyweight.tune.search import Search
+
+
+def tune(
+    data: Annotated[str, typer.Argument(help="Folder, CSV, archive, cifar10:DIR, sample, ...")] = "",
+    recipe: Annotated[str, typer.Option(help="What is changed; its epochs are the full training.")] = "default",
+    space: Annotated[str, typer.Option(help="What may change: a shipped search space or a YAML file.")] = "training",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, e.g. epochs=20.")] = None,
+    trials: Annotated[int, typer.Option(help="Most trials.", min=1)] = 40,
+    minutes: Annotated[float | None, typer.Option(help="Begin no trial after so many minutes.", min=0.0)] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Stop when a gain of so many points has become unlikely, e.g. 0.5.", min=0.0),
+    ] = None,
+    budget: Annotated[str, typer.Option(help='Limits, e.g. "latency_p90<2ms,size<500KB".')] = "",
+    objective: Annotated[
+        str, typer.Option(help="What is optimised: a metric, then costs, e.g. accuracy,latency_p50.")
+    ] = "",
+    sampler: Annotated[str, typer.Option(help="tpe, gp, cmaes, qmc, random or grid.")] = "tpe",
+    stop: Annotated[str, typer.Option(help="Ending trials early: halving, hyperband or none.")] = "halving",
+    rungs: Annotated[int, typer.Option(help="Lengths of training, the full one included.", min=1, max=6)] = 3,
+    eta: Annotated[float, typer.Option(help="Each rung is so many times shorter than the next.", min=1.5)] = 3.0,
+    shrink: Annotated[str, typer.Option(help="What a shorter rung has less of: epochs, data, size.")] = "epochs,data",
+    begin: Annotated[
+        list[str] | None,
+        typer.Option("--begin", help="Try this recipe, or the best of this earlier search, first (repeat)."),
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Column or pattern that keeps images together.")] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="Leave out the images named in this file.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the files that are timed.", min=1)] = 1,
+    jobs: Annotated[int | None, typer.Option(help="Workers, one core each; default: cores.", min=1)] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray.")] = "local",
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL; default: sqlite in OUT. With PostgreSQL machines share a search.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the study in the database.")] = "tune",
+    seed: Annotated[int, typer.Option(help="Of weights, order and suggestions.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder; the same command continues it.")] = Path("runs/tune"),
+    show_space: Annotated[str | None, typer.Option(help="Print a shipped search space and end.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json at the end.")] = False,
+) -> None:
+    """Search for the recipe that is best on validation: many short trainings, few long ones, none over the budget.
+
+    The test part stays sealed. Stop it with Ctrl-C or lose power: the same command continues. OUT holds recipe.yaml
+    (the best), report.html (which follows the search while it runs) and study.db, which optuna-dashboard opens too.
+    """
+    if show_space is not None:
+        from flyweight.tune.space import load_space, shipped_spaces
+
+        load_space(show_space)
+        print(shipped_spaces()[show_space].rstrip())
+        return
+    need_train_extra()
+    need_tune_extra()
+    from flyweight.tune.conduct import conduct
+    from flyweight.tune.plan import plan_search
+    from flyweight.tune.search import Source
+
+    source = Source(data, group, None if quarantine is None else str(quarantine))
+    search, dataset = plan_search(
+        source,
+        recipe=recipe,
+        settings=set_ or (),
+        space=space,
+        trials=trials,
+        margin=None if margin is None else margin / 100,
+        budget=budget,
+        objectives=[one.strip() for one in objective.split(",") if one.strip()],
+        sampler=sampler,
+        stop=stop,
+        rungs=rungs,
+        eta=eta,
+        shrinks=[one.strip() for one in shrink.split(",") if one.strip()],
+        begin=begin or (),
+        threads=threads,
+        storage=storage,
+        name=name,
+        seed=seed,
+        out=out,
+    )
+    with Bars(quiet=as_json) as bars:
+        for facts in conduct(search, dataset, engine=engine, jobs=jobs or usable_cores(), minutes=minutes):
+            bars.update("search", len(facts.trials), search.trials, "trials")
+    if as_json:
+        print(json.dumps(facts.model_dump(mode="json")))
+    else:
+        _print(facts, search, data)
+
+
+def need_tune_extra() -> None:
+    """Raise MissingExtraError where Optuna is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("optuna") is None:
+        raise MissingExtraError(
+            "flyweight tune needs Optuna, which is not installed", do="pip install 'flyweight[tune]'"
+        )
+
+
+def _print(facts: TuningFacts, search: Search, data: str) -> None:
+    print(f"\n{facts.ended}")
+    share = facts.image_passes / facts.full_passes
+    print(f"{len(facts.trials)} trials, {facts.image_passes:,} image passes ({share:.1f} full trainings)")
+    if facts.best is None:
+        print("nothing was trained in full: give it more minutes")
+        return
+    best = facts.trial(facts.best)
+    print(f"best: trial {best.number}, {facts.objectives[0]} {100 * (best.score or 0):.2f} % on validation")
+    for key, value in best.values.items():
+        print(f"  {key:28} {value:.4g}" if isinstance(value, float) else f"  {key:28} {value}")
+    for choice in facts.choices:
+        named = ", ".join(f"{key} = {value}" for key, value in choice.choice.items())
+        print(
+            f"  {named:36} {'–' if choice.score is None else f'{100 * choice.score:.2f} %'}  ({choice.trials} trials)"
+        )
+    for edge in facts.edges:
+        print(f"note: {edge}")
+    print(f"recipe  {facts.recipe}\nreport  {search.out / 'report.html'}")
+    print(f"next    flyweight train {data} --recipe {facts.recipe} --set seed=1 --out runs/tuned")

@@ -1,0 +1,289 @@
+"""The table of a model over batch sizes, backends and threads: latency of a whole batch, throughput, memory.
+
+Every cell runs in fresh processes, all cells interleaved in random order. How long each is sampled follows from its
+batch and from a first look at its pace; with a limit on the whole, the cells that would take longest are left out and
+named.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from flyweight.errors import FlyweightError
+from flyweight.measure.latency import FULL_N, LatencyResult, latency_of, random_order
+from flyweight.runtime.backends import CUDA
+from flyweight.runtime.memory import Memory, peak_memory
+from flyweight.runtime.timing import DEVICE, MODEL, Effort, Spec, time_in_fresh_process
+
+SMALL_BATCH = 8  # up to here 299 samples are worth a minute
+SECONDS = 60.0  # for the samples of a cell, in all its processes
+FEW = 30  # samples where 299 would take too long
+CHEAP_SECONDS = 2.0  # 299 samples of a larger batch are taken where they need no more
+PROCESSES, QUICK_PROCESSES = 3, 1
+FIRST_LOOK = Effort(samples=3, enough=1, soft_seconds=0.02, hard_seconds=1.0, warmup_seconds=0.02)
+OWN_RUNS = Effort(samples=200, enough=3, soft_seconds=0.3, hard_seconds=4.0, warmup_seconds=0.0)
+
+Progress = Callable[[str, int, int], None]  # what, done, in all
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model file on one backend with so many threads and images at a time.
+
+    Attributes:
+        model: Its name in the table.
+        images: `.npy` of images to run; seeded noise without.
+    """
+
+    model: str
+    file: Path
+    backend: str
+    threads: int
+    batch: int = 1
+    images: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.backend}, {self.threads} thread(s), batch {self.batch}"
+
+    @property
+    def curve(self) -> Cell:
+        """The same at batch 1: equal for all cells of one curve over batches."""
+        return replace(self, batch=1)
+
+    def spec(self, effort: Effort) -> Spec:
+        """Return what a process times for it."""
+        clocks = (MODEL, DEVICE) if self.backend == CUDA else (MODEL,)
+        return Spec(
+            str(self.file), self.backend, self.threads, clocks, self.images, batch=self.batch, batches=(self.batch,),
+            effort=effort, throughput_effort=OWN_RUNS,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What was measured of a cell.
+
+    Attributes:
+        latency: Of whole batches, from handing the images over to holding the logits.
+        device: The same work by the device's own clock, where it has one.
+        images_per_second: Of each process, from runs of its own.
+    """
+
+    cell: Cell
+    latency: LatencyResult
+    device: LatencyResult | None
+    images_per_second: tuple[float, ...]
+    memory: Memory | None
+
+    @property
+    def rate(self) -> float:
+        """Images per second: the median of the processes."""
+        return median(self.images_per_second)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A cell, or a load, that was not measured, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Deadline:
+    """The time that is left; endless without minutes."""
+
+    minutes: float | None = None
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds left, below 0 when it is over."""
+        return math.inf if self.minutes is None else self.start + 60 * self.minutes - time.monotonic()
+
+    @property
+    def why(self) -> str:
+        """Say it as a reason."""
+        return f"the {self.minutes:g} minutes were over"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell, how its processes sample, and what all of them are expected to take."""
+
+    cell: Cell
+    effort: Effort
+    seconds: float
+
+
+def time_cells(
+    cells: Sequence[Cell],
+    *,
+    deadline: Deadline | None = None,
+    quick: bool = False,
+    processes: int | None = None,
+    slow_seconds: float = SECONDS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[list[Timed], list[LeftOut]]:
+    """Return the cells that were measured, in the order given, and those that were not.
+
+    At least 299 samples a cell for batches up to 8 where that takes under a minute (of larger ones where it takes two
+    seconds); otherwise at least 30 or as many as a minute gives, and p50 only.
+
+    Args:
+        deadline: For the whole.
+        quick: One process a cell, and 30 samples or as many as a tenth of a second gives.
+        processes: Fresh ones a cell; None: 3, or 1 with quick.
+        slow_seconds: For the samples of a cell for which 299 would take too long, in place of a minute.
+    """
+    until, processes = deadline or Deadline(), processes or (QUICK_PROCESSES if quick else PROCESSES)
+    say = progress or (lambda what, done, total: None)
+    paces, left_out = first_look(cells, until, say)
+    planned = [
+        plan_cell(cell, *paces[cell], processes, quick=quick, slow_seconds=slow_seconds)
+        for cell in cells
+        if cell in paces
+    ]
+    chosen, too_long = within(planned, until)
+    found, failed = _run(chosen, processes, until, seed, say)
+    memories, unknown = _memories([plan.cell for plan in chosen if found[plan.cell]], until, say)
+    wanted = FEW if quick else FULL_N
+    timed = [_timed(plan, found[plan.cell], memories.get(plan.cell), wanted) for plan in chosen if found[plan.cell]]
+    return timed, [*left_out, *too_long, *failed, *unknown]
+
+
+def effort_for(
+    batch: int, run_seconds: float, processes: int, *, quick: bool = False, slow_seconds: float = SECONDS
+) -> Effort:
+    """Return how each of the processes samples a batch that takes `run_seconds`."""
+    full = not quick and FULL_N * run_seconds < (SECONDS if batch <= SMALL_BATCH else CHEAP_SECONDS)
+    each = math.ceil((FULL_N if full else FEW) / processes)
+    soft, warmup = (0.1, 0.2) if quick else (0.25, 1.0)
+    return Effort(max(each, 1000), each, soft, (SECONDS if full else slow_seconds) / processes, warmup)
+
+
+def within(planned: Sequence[Planned], deadline: Deadline) -> tuple[list[Planned], list[LeftOut]]:
+    """Return the cells that fit into the time, and the others: those that would take longest are left out first."""
+    chosen, left_out = list(planned), []
+    for plan in sorted(planned, key=lambda plan: -plan.seconds):
+        if sum(one.seconds for one in chosen) <= deadline.seconds_left:
+            break
+        chosen.remove(plan)
+        why = f"it needs about {plan.seconds:.0f} s, and {deadline.minutes:g} minutes are not enough for all"
+        left_out.append(LeftOut(str(plan.cell), why))
+    return chosen, left_out
+
+
+def first_look(
+    cells: Sequence[Cell], deadline: Deadline, say: Progress | None = None
+) -> tuple[dict[Cell, tuple[float, float]], list[LeftOut]]:
+    """Return the seconds of one run, and of starting a process, of each cell; one process a curve."""
+    curves: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        curves.setdefault(cell.curve, []).append(cell)
+    paces: dict[Cell, tuple[float, float]] = {}
+    left_out: list[LeftOut] = []
+    for done, (curve, members) in enumerate(curves.items()):
+        if deadline.seconds_left <= 0:
+            left_out += [LeftOut(str(cell), deadline.why) for cell in members]
+            continue
+        while members:  # one that is too large for the memory must not take the smaller ones with it
+            try:
+                paces |= _paces(curve, members)
+                break
+            except FlyweightError as error:
+                largest = max(members, key=lambda cell: cell.batch)
+                members.remove(largest)
+                left_out.append(LeftOut(str(largest), error.what))
+        if say:
+            say("first look", done + 1, len(curves))
+    return paces, left_out
+
+
+def _paces(curve: Cell, members: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
+    sizes = tuple(sorted({cell.batch for cell in members}))
+    spec = replace(curve.spec(FIRST_LOOK), clocks=(), batches=sizes, throughput_effort=None)
+    start = time.monotonic()
+    rows = {row["batch"]: row["images_per_second"] for row in time_in_fresh_process(spec)["throughput"]}
+    wall = time.monotonic() - start
+    startup = max(0.2, wall - sum(4 * batch / rate for batch, rate in rows.items()))
+    last = rows[max(rows)]  # of a batch too long for a first look, the pace of the one before
+    return {cell: (cell.batch / rows.get(cell.batch, last), startup) for cell in members}
+
+
+def plan_cell(
+    cell: Cell,
+    run_seconds: float,
+    startup: float,
+    processes: int,
+    *,
+    quick: bool = False,
+    slow_seconds: float = SECONDS,
+) -> Planned:
+    """Return how a cell is sampled and how long that takes, from the seconds of a run and of starting a process."""
+    effort = effort_for(cell.batch, run_seconds, processes, quick=quick, slow_seconds=slow_seconds)
+    sampling = min(effort.hard_seconds, max(effort.soft_seconds, effort.enough * run_seconds))
+    warmups = max(effort.warmup_seconds, 3 * run_seconds)
+    own = max(OWN_RUNS.soft_seconds, (OWN_RUNS.enough + 1) * run_seconds)
+    memory = startup + 2 * run_seconds
+    return Planned(cell, effort, processes * (startup + warmups + sampling + own) + memory)
+
+
+def _run(
+    planned: Sequence[Planned], processes: int, deadline: Deadline, seed: int, say: Progress
+) -> tuple[dict[Cell, list[dict[str, Any]]], list[LeftOut]]:
+    """Return what the processes of each cell gave; a cell that fails once is not tried again."""
+    names = {str(index): plan for index, plan in enumerate(planned)}
+    found: dict[Cell, list[dict[str, Any]]] = {plan.cell: [] for plan in planned}
+    failed: dict[Cell, LeftOut] = {}
+    order = random_order(list(names), processes, seed)
+    for done, plan in enumerate(names[name] for name in order):
+        cell = plan.cell
+        if cell in failed:
+            continue
+        if deadline.seconds_left <= 0:
+            if not found[cell]:
+                failed[cell] = LeftOut(str(cell), deadline.why)
+            continue
+        try:
+            found[cell].append(time_in_fresh_process(cell.spec(plan.effort)))
+        except FlyweightError as error:
+            failed[cell], found[cell] = LeftOut(str(cell), error.what), []
+        say("cells", done + 1, len(order))
+    return found, list(failed.values())
+
+
+def _memories(cells: Iterable[Cell], deadline: Deadline, say: Progress) -> tuple[dict[Cell, Memory], list[LeftOut]]:
+    """Return the memory of each cell, of one process each, over one that only imports its backend."""
+    found: dict[Cell, Memory] = {}
+    left_out: list[LeftOut] = []
+    empty: dict[str, int] = {}
+    wanted = list(cells)
+    for done, cell in enumerate(wanted):
+        if deadline.seconds_left <= 0:
+            left_out.append(LeftOut(f"memory of {cell}", deadline.why))
+            continue
+        try:
+            found[cell] = peak_memory(
+                cell.file, threads=cell.threads, backend=cell.backend, batch=cell.batch, repeats=1,
+                empty_bytes=empty.get(cell.backend),
+            )  # fmt: skip
+            empty[cell.backend] = found[cell].empty_bytes
+        except FlyweightError as error:
+            left_out.append(LeftOut(f"memory of {cell}", error.what))
+        say("memory", done + 1, len(wanted))
+    return found, left_out
+
+
+def _timed(plan: Planned, runs: Sequence[dict[str, Any]], memory: Memory | None, wanted: int) -> Timed:
+    clocks, spec = [run["clocks"] for run in runs], plan.cell.spec(plan.effort)
+    by_clock = {clock: latency_of(str(plan.cell), clock, spec, clocks, wanted) for clock in spec.clocks}
+    rates = tuple(row["images_per_second"] for run in runs for row in run["throughput"])
+    return Timed(plan.cell, by_clock[MODEL], by_clock.get(DEVICE), rates, memory)

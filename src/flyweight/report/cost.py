@@ -1,0 +1,72 @@
+"""What a study costs, as facts: predicted before the first run, measured after."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from flyweight.report.facts import Count, Fact
+
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class SecondsFacts(Fact):
+    """Seconds of one thread: waiting for batches, computing (and whatever else the loop does), validating.
+
+    Attributes:
+        core: Of the processor in all of them; what is predicted is nothing else.
+    """
+
+    loading: NonNegative = 0.0
+    computing: NonNegative = 0.0
+    validating: NonNegative = 0.0
+    core: NonNegative = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.loading + self.computing + self.validating
+
+
+class ArmCostFacts(Fact):
+    """One run of an arm: predicted, and the mean of the finished ones that did not diverge; None where not known."""
+
+    dataset: str
+    arm: str
+    title: str
+    runs: Count
+    predicted: SecondsFacts | None = None
+    finished: Count
+    measured: SecondsFacts | None = None
+
+
+class CostFacts(Fact):
+    """Core-seconds of training, without scoring, exporting and timing the files.
+
+    Attributes:
+        runs: Those of the study; `predicted` is of `predicted_runs` of them.
+        measured: Of the `measured_runs` finished ones, those that diverged included. `unsplit_runs` were run by a
+            version that kept only the sum of loading and computing.
+        both_predicted, both_measured: Of the runs that were predicted and are finished.
+        probes_seconds: What predicting took.
+        machines: Where it was predicted.
+        joules: Of all processor packages over the calls that could tell; None: this machine does not tell.
+        energy_calls: How many calls could tell, and how many there were.
+    """
+
+    runs: Count
+    predicted_runs: Count
+    predicted: SecondsFacts
+    measured_runs: Count
+    measured: SecondsFacts
+    unsplit_runs: Count = 0
+    unsplit_seconds: NonNegative = 0.0
+    both_runs: Count
+    both_predicted: SecondsFacts
+    both_measured: SecondsFacts
+    probes_seconds: NonNegative = 0.0
+    machines: tuple[str, ...] = ()
+    joules: float | None = None
+    energy_calls: tuple[int, int] = (0, 0)
+    arms: tuple[ArmCostFacts, ...] = ()

@@ -1,0 +1,117 @@
+"""Workers as tasks of a Ray cluster, one core each: the one that RAY_ADDRESS names, or one on this machine.
+
+Who trains what is decided by the workers in the study's database, not by Ray: it only starts them and replaces those
+that died. So the results, and how a search goes on, are those of any other engine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+from flyweight.errors import FlyweightError, OutputError, TrainingError
+from flyweight.tune.engines.local import serve
+from flyweight.tune.search import Search
+
+LOOK_SECONDS = 0.5
+KNOCK_SECONDS = 10.0
+DEATHS = 20  # of workers in a row, before the search is given up
+DIED = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+
+
+def run_workers(search: Search, *, jobs: int, until: float | None) -> Iterator[None]:
+    """Yield every half second while `jobs` tasks take part in the search.
+
+    Raises:
+        OutputError: The cluster has several machines, and the database is a file of this one.
+        TrainingError: Workers die again and again.
+        FlyweightError: What a worker raised.
+    """
+    started = _connect(jobs)
+    try:
+        _check_storage(search)
+        task = ray.remote(num_cpus=1, max_retries=0)(_take_part)
+        running = [task.remote(search, until, os.getcwd()) for _ in range(jobs)]
+        deaths = 0
+        while running:
+            done, running = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
+            yield None
+            for reference in done:
+                if _died(reference):
+                    deaths += 1
+                    running.append(task.remote(search, until, os.getcwd()))
+                else:
+                    deaths = 0
+            if deaths >= DEATHS:
+                raise TrainingError(
+                    f"{deaths} workers of the Ray cluster died one after the other",
+                    do="look at its log (ray status); with less memory to spare, use fewer --jobs",
+                )
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _connect(jobs: int) -> bool:
+    """Join the cluster, or start one here; True where it was joined or started now."""
+    if ray.is_initialized():
+        return False
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if address and address != "auto":
+                _knock(address)
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=False, **options)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise OutputError(
+                f"the Ray cluster {address or 'of this machine'} cannot be reached: {error}",
+                do="start it (ray start --head), set RAY_ADDRESS, or use --engine local",
+                more="docs/tuning.md#engines",
+            ) from error
+    return True
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing answers: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host or "127.0.0.1", int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _check_storage(search: Search) -> None:
+    hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    if len(hosts) > 1 and search.storage.startswith("sqlite"):
+        raise OutputError(
+            f"the cluster has {len(hosts)} machines, and {search.storage} is a file of this one",
+            do="name a database that all of them reach: --storage postgresql+psycopg://USER@HOST/DATABASE",
+            more="docs/tuning.md#many-machines",
+        )
+
+
+def _take_part(search: Search, until: float | None, folder: str) -> None:
+    """Be a worker, in the folder that the command was started in where this machine has it."""
+    if Path(folder).is_dir():
+        os.chdir(folder)
+    serve(search, until)
+
+
+def _died(reference: Any) -> bool:
+    """True where the worker died; what it raised is raised here."""
+    try:
+        ray.get(reference)
+    except DIED:
+        return True
+    except RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, FlyweightError) else None
+        raise cause or error from None
+    return False

@@ -1,0 +1,240 @@
+"""What a search found: the best trial as a recipe, and the facts of its report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from flyweight.data.dataset import Dataset
+from flyweight.errors import RecipeError
+from flyweight.report.facts import Conditions
+from flyweight.report.tuning import ChoiceFacts, ParamFacts, RungFacts, RungResult, TrialFacts, TuningFacts
+from flyweight.runtime.environment import environment
+from flyweight.train.recipe import Recipe
+from flyweight.tune.brackets import rank
+from flyweight.tune.search import Search
+from flyweight.tune.space import Param, keys_of
+from flyweight.tune.suggest import as_study, directions_of
+from flyweight.tune.trials import BRACKET, CAUSE, COSTS, NO_BRACKET, entrants_of, rungs_of, seen_of
+
+RECIPE = "recipe.yaml"
+EDGE = 0.05  # of a range: nearer to its end than this is at its edge
+LOOKED_AT = 3  # best trials
+LEAST_FOR_IMPORTANCE = 8
+
+Status = Literal["finished", "stopped", "over budget", "failed", "running"]
+
+
+def best_trial(search: Search, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the trial that is best in the metric among those trained in full; None where none was."""
+    finals = _finals(search, trials)
+    return finals[0] if finals else None
+
+
+def best_recipe(search: Search, trials: Sequence[FrozenTrial]) -> Recipe | None:
+    """Return the recipe of the best trial, named after the search, with what it gave; None where there is none."""
+    best = best_trial(search, trials)
+    if best is None:
+        return None
+    score = rungs_of(search, best)[search.full]["score"]
+    gave = f"{100 * score:.2f} %, trial {best.number} of the search {search.name}, chosen by this number"
+    recipe = search.trial_recipe(keys_of(search.space.params, best.params))
+    return recipe.model_copy(update={"expected": {f"{search.metric} on validation": gave}})
+
+
+def edges(search: Search, trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
+    """Return a sentence for each value that most of the best trials have at the end of its range."""
+    best = _finals(search, trials)[:LOOKED_AT]
+    found = []
+    for param in search.space.params:
+        if param.choices or not best or param.name not in best[0].params:
+            continue
+        places = [param.place(trial.params[param.name]) for trial in best if param.name in trial.params]
+        low, high = (sum(near) for near in zip(*((p < EDGE, p > 1 - EDGE) for p in places), strict=True))
+        end = "lower" if 2 * low > len(places) else "upper" if 2 * high > len(places) else None
+        if end is not None and _goes_on(search, param, end, best[0]):
+            found.append(_edge(param, end, best[0].params[param.name]))
+    return tuple(found)
+
+
+def _goes_on(search: Search, param: Param, end: str, trial: FrozenTrial) -> bool:
+    """True where a recipe may have values beyond that end of the range: a warm-up cannot be shorter than none."""
+    low, high = param.range
+    step = max(1.0, EDGE * (high - low)) if param.integer else EDGE * (high - low)
+    beyond = (low / 2 if param.log else low - step) if end == "lower" else (2 * high if param.log else high + step)
+    try:
+        search.trial_recipe({**keys_of(search.space.params, trial.params), param.key: beyond})
+    except RecipeError:
+        return False
+    return True
+
+
+def _edge(param: Param, end: str, value: float) -> str:
+    bound = param.range[0 if end == "lower" else 1]
+    return (
+        f"{param.name}: the best trials lie at the {end} end of the range (best {value:.4g}, end {bound:.4g}); "
+        f"a better one may lie beyond: search again with a {end} end further out."
+    )
+
+
+def facts_of(
+    search: Search, dataset: Dataset, trials: Sequence[FrozenTrial], *, ended: str = "", command: str = ""
+) -> TuningFacts:
+    """Return what the report of the search says, as far as it has come."""
+    finals = _finals(search, trials)
+    order = _fronts(search, finals)
+    rows = tuple(_trial_facts(search, trial) for trial in trials)
+    return TuningFacts(
+        title=f"{search.name}: {search.recipe.name} tuned on {dataset.name}",
+        data=f"{dataset.name}, {len(dataset):,} images, {len(dataset.classes)} classes",
+        objectives=(search.metric, *search.costs),
+        rungs=tuple(
+            RungFacts(epochs=rung.epochs, share=rung.share, image_size=rung.image_size, images=rung.images)
+            for rung in search.ladder
+        ),
+        params=_params(search, trials),
+        trials=rows,
+        best=finals[0].number if finals else None,
+        front=order if search.costs else (),
+        choices=_choices(search, trials),
+        edges=edges(search, trials),
+        image_passes=sum(row.images for row in rows),
+        full_passes=search.ladder[-1].images,
+        train_seconds=sum(result.seconds for row in rows for result in row.results),
+        ended=ended,
+        recipe=str(search.out / RECIPE) if finals else "",
+        conditions=_conditions(search, dataset, command),
+    )
+
+
+def _finals(search: Search, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return those trained in full, best in the metric first."""
+    full = [trial for trial in trials if search.full in rungs_of(search, trial)]
+    return sorted(full, key=lambda trial: (-rungs_of(search, trial)[search.full]["score"], trial.number))
+
+
+def _fronts(search: Search, finals: Sequence[FrozenTrial]) -> tuple[int, ...]:
+    """Return the numbers of the finished trials that no other beats in every objective."""
+    entrants = {entrant.number: entrant for entrant in entrants_of(search, finals)}
+    scores = [entrants[trial.number].scores[search.full] for trial in finals]
+    kept = []
+    for index in rank(scores):
+        mine = scores[index]
+        beaten = any(all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine for other in scores)
+        if not beaten:
+            kept.append(finals[index].number)
+    return tuple(sorted(kept))
+
+
+def _trial_facts(search: Search, trial: FrozenTrial) -> TrialFacts:
+    results = [
+        RungResult(rung=rung, **{key: found[key] for key in ("score", "images", "seconds", "done")})
+        for rung, found in sorted(rungs_of(search, trial).items())
+    ]
+    return TrialFacts(
+        number=trial.number,
+        values=keys_of(search.space.params, trial.params),
+        status=_status(trial),
+        results=tuple(results),
+        costs=dict(trial.user_attrs.get(COSTS, {})),
+        cause=trial.user_attrs.get(CAUSE, ""),
+    )
+
+
+def _status(trial: FrozenTrial) -> Status:
+    if trial.state is TrialState.PRUNED and trial.user_attrs.get(BRACKET) == NO_BRACKET:
+        return "over budget"
+    named: Mapping[TrialState, Status] = {
+        TrialState.COMPLETE: "finished",
+        TrialState.PRUNED: "stopped",
+        TrialState.FAIL: "failed",
+    }
+    return named.get(trial.state, "running")
+
+
+def _choices(search: Search, trials: Sequence[FrozenTrial]) -> tuple[ChoiceFacts, ...]:
+    names = [param.name for param in search.space.scientific]
+    if not names:
+        return ()
+    groups: dict[tuple[Any, ...], list[FrozenTrial]] = {}
+    for trial in trials:
+        if trial.user_attrs.get(BRACKET, NO_BRACKET) != NO_BRACKET:
+            groups.setdefault(tuple(trial.params[name] for name in names), []).append(trial)
+    found = []
+    for values, members in groups.items():
+        finals = _finals(search, members)
+        found.append(
+            ChoiceFacts(
+                choice=dict(zip((param.key for param in search.space.scientific), values, strict=True)),
+                trials=len(members),
+                best=finals[0].number if finals else None,
+                score=rungs_of(search, finals[0])[search.full]["score"] if finals else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda one: -(one.score or 0.0)))
+
+
+def _params(search: Search, trials: Sequence[FrozenTrial]) -> tuple[ParamFacts, ...]:
+    known = _importances(search, trials)
+    return tuple(
+        ParamFacts(
+            key=param.key,
+            name=param.name,
+            low=param.low,
+            high=param.high,
+            log=param.log,
+            choices=param.choices,
+            when=param.when,
+            importance=known.get(param.name),
+        )
+        for param in search.space.params
+    )
+
+
+def _importances(search: Search, trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Return PED-ANOVA's importance of the values that every trial has (arXiv:2304.10255); {} with few trials."""
+    seen = [one for one in seen_of(search, trials) if one.values is not None and not one.infeasible]
+    if len(seen) < LEAST_FOR_IMPORTANCE:
+        return {}
+    study = as_study(search.space, seen, directions_of([search.metric, *search.costs]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # The evaluator asks what makes its target small.
+        target = (lambda trial: -trial.values[0]) if search.costs else None
+        found = optuna.importance.get_param_importances(study, target=target)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _conditions(search: Search, dataset: Dataset, command: str) -> Conditions:
+    here = environment()
+    return Conditions(
+        machine=f"{here['cpu']} ({here['machine']})",
+        os=here["os"],
+        cores=here["cores"],
+        memory_bytes=here["memory_bytes"],
+        versions={**here["versions"], "python": here["python"], "optuna": optuna.__version__},
+        seeds=(search.seed,),
+        data_fingerprint=dataset.fingerprint(),
+        command=command or here["command"],
+        date=here["date"],
+        details={
+            "sampler": search.sampler,
+            "budget": search.budget.text or "none",
+            "judged on": "validation images; the test part stays sealed",
+        },
+    )
+
+
+def write_recipe(search: Search, trials: Sequence[FrozenTrial]) -> Path | None:
+    """Write the best recipe into the folder of the search; None where nothing was trained in full."""
+    recipe = best_recipe(search, trials)
+    if recipe is None:
+        return None
+    path = search.out / RECIPE
+    recipe.save(path)
+    return path

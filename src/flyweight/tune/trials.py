@@ -1,0 +1,69 @@
+"""The trials of a search as its database has them, read as the schedule and the sampler see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from flyweight.tune.brackets import Entrant
+from flyweight.tune.search import Search
+from flyweight.tune.suggest import Seen, expected_at_full
+
+BRACKET, COSTS, EXCESS, CAUSE = "bracket", "costs", "excess", "cause"
+NO_BRACKET = -1  # over budget, or impossible: never trained
+
+
+def rung_key(rung: int) -> str:
+    """Return the attribute that holds a trial's result of a rung: score, val_accuracy, images, seconds, done."""
+    return f"rung{rung}"
+
+
+def rungs_of(search: Search, trial: FrozenTrial) -> dict[int, dict[str, Any]]:
+    """Return a trial's results by rung."""
+    found = {rung: trial.user_attrs.get(rung_key(rung)) for rung in range(len(search.ladder))}
+    return {rung: result for rung, result in found.items() if result is not None}
+
+
+def costs_of(search: Search, trial: FrozenTrial) -> tuple[float, ...]:
+    """Return the costs that are objectives, in their order."""
+    known = trial.user_attrs.get(COSTS, {})
+    return tuple(float(known[name]) for name in search.costs)
+
+
+def entrants_of(search: Search, trials: Sequence[FrozenTrial]) -> list[Entrant]:
+    """Return the trials that are, or were, to be trained."""
+    return [
+        Entrant(
+            number=trial.number,
+            bracket=trial.user_attrs[BRACKET],
+            scores={
+                rung: (result["score"], *(-cost for cost in costs_of(search, trial)))
+                for rung, result in rungs_of(search, trial).items()
+            },
+            failed=trial.state is TrialState.FAIL,
+            ended=trial.state in (TrialState.PRUNED, TrialState.COMPLETE),
+        )
+        for trial in trials
+        if trial.user_attrs.get(BRACKET, NO_BRACKET) != NO_BRACKET
+    ]
+
+
+def seen_of(search: Search, trials: Sequence[FrozenTrial]) -> list[Seen]:
+    """Return every trial as the sampler sees it; one that failed as the worst so far, so that it is not tried again."""
+    scores = [{rung: result["score"] for rung, result in rungs_of(search, trial).items()} for trial in trials]
+    expected = expected_at_full(scores, search.full)
+    worst = min((value for value in expected if value is not None), default=0.0)
+    found = []
+    for trial, value in zip(trials, expected, strict=True):
+        if trial.state is TrialState.FAIL:
+            value = worst
+        known = None if value is None or not _has_costs(search, trial) else (value, *costs_of(search, trial))
+        attributes = {key: one for key, one in trial.system_attrs.items() if not key.startswith("constraints")}
+        found.append(Seen(trial.params, known, trial.user_attrs.get(EXCESS, {}), attributes))
+    return found
+
+
+def _has_costs(search: Search, trial: FrozenTrial) -> bool:
+    return not search.costs or COSTS in trial.user_attrs

@@ -1,0 +1,117 @@
+"""One search on a real PostgreSQL server, by the workers of two machines: no trial lost, none repeated."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+import yaml
+from tests.tune.at_once import open_at_once
+
+OWNER = "postgres"  # Debian's user of the server, which does not run as root
+SPACE = {
+    "params": [
+        {"key": "optim.lr", "low": 0.003, "high": 1.0, "log": True, "likely": 0.1},
+        {"key": "label_smoothing", "low": 0.0, "high": 0.3},
+    ],
+    "fixed": {"model.name": "tiny_cnn_4"},
+}
+
+
+def find_server() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")) or [
+        Path(path) for path in [shutil.which("postgres")] if path
+    ]
+    return found[-1].parent if found else None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty database."""
+    programs = find_server()
+    if programs is None:
+        assert os.environ.get("CI") != "true", "CI installs postgresql (.ci/apt.txt)"
+        pytest.skip("there is no PostgreSQL server: apt-get install postgresql")
+    user = OWNER if os.getuid() == 0 else getpass.getuser()
+    folder = Path("/tmp" if os.getuid() == 0 else tmp_path_factory.mktemp("pg")) / f"flyweight-pg-{os.getpid()}"
+    folder.mkdir()
+    if os.getuid() == 0:
+        shutil.chown(folder, user)
+    who: dict[str, Any] = {"user": user} if os.getuid() == 0 else {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        make = [programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "me"]
+        subprocess.run(make, check=True, capture_output=True, cwd=folder, **who)
+        options = f"-k {folder} -h 127.0.0.1 -p {port} -c fsync=off"
+        start = [programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start"]
+        subprocess.run(start, check=True, cwd=folder, **who)
+        yield f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
+        stop = [programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"]
+        subprocess.run(stop, check=True, capture_output=True, cwd=folder, **who)
+    finally:
+        shutil.rmtree(folder)
+
+
+def command(url: str, out: Path, name: str, trials: int) -> list[str]:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    sets = [word for one in ("epochs=3", "data.image_size=12", "data.train_fraction=0.3") for word in ("--set", one)]
+    words = ["tune", "sample", "--recipe", "smoke", *sets, "--space", str(out / "space.yaml"), "--rungs", "2"]
+    words += ["--trials", str(trials), "--storage", url, "--name", name, "--jobs", "1", "--out", str(out), "--json"]
+    return [sys.executable, "-m", "flyweight", *words]
+
+
+def test_processes_that_open_a_new_study_at_once_all_find_it(server: str) -> None:
+    server_of, _, _ = server.rpartition("/")
+    maker = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+    for name in ("first", "second", "third"):  # a race is lost now and then
+        with maker.connect() as connection:
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+        assert open_at_once(f"{server_of}/{name}") == [""] * 4
+        with sqlalchemy.create_engine(f"{server_of}/{name}", poolclass=sqlalchemy.NullPool).connect() as connection:
+            assert list(connection.execute(sqlalchemy.text("SELECT study_name FROM studies"))) == [("one",)]
+
+
+def test_two_machines_share_a_search_and_no_trial_is_lost_or_repeated(server: str, tmp_path: Path) -> None:
+    machines = [tmp_path / "one", tmp_path / "two"]
+    running = [subprocess.Popen(command(server, out, "shared", 6), stdout=subprocess.PIPE) for out in machines]
+    said = [process.communicate(timeout=500)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    reports = [json.loads(text) for text in said]
+    trials = reports[0]["trials"]
+    assert [trial["number"] for trial in trials] == list(range(6))
+    assert {trial["status"] for trial in trials} == {"finished", "stopped"}
+    assert len({json.dumps(trial["values"]) for trial in trials}) == 6
+    folders = [sorted(path.relative_to(out) for path in out.glob("trials/*/rung*")) for out in machines]
+    assert not set(folders[0]) & set(folders[1])  # what one trained the other did not
+    done = {f"trials/{trial['number']:04d}/rung{result['rung']}" for trial in trials for result in trial["results"]}
+    assert {str(path) for part in folders for path in part} == done
+    assert all(folders)
+
+
+@pytest.mark.slow
+def test_what_a_machine_that_died_was_at_is_taken_over_by_the_other(server: str, tmp_path: Path) -> None:
+    first = subprocess.Popen(command(server, tmp_path / "one", "taken", 3), stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 200
+    while not list((tmp_path / "one").glob("trials/*/rung*/checkpoint.pt")) and time.monotonic() < until:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    second = subprocess.run(command(server, tmp_path / "two", "taken", 3), capture_output=True, check=True)
+    trials = json.loads(second.stdout)["trials"]
+    assert len(trials) == 3
+    assert {trial["status"] for trial in trials} <= {"finished", "stopped"}

@@ -1,0 +1,80 @@
+"""The same search on a Ray cluster of two nodes: the same trials, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SPACE = {
+    "params": [{"key": "optim.lr", "low": 0.003, "high": 1.0, "log": True, "likely": 0.1}],
+    "fixed": {"model.name": "tiny_cnn_4"},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of two nodes on this machine, one core each."""
+    script = """
+import sys, time, warnings
+warnings.simplefilter("ignore")
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.communicate(timeout=60)
+
+
+def search(out: Path, *more: str, address: str | None = None, trials: int = 4) -> list[dict[str, Any]]:
+    """Run a search; return its trials without their clocks."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    sets = [word for one in ("epochs=3", "data.image_size=12", "data.train_fraction=0.3") for word in ("--set", one)]
+    words = ["tune", "sample", "--recipe", "smoke", *sets, "--space", "space.yaml", "--rungs", "2"]
+    words += ["--trials", str(trials), "--sampler", "qmc", "--out", "out", "--json", *more]
+    environment = {**os.environ, **({"RAY_ADDRESS": address} if address else {})}
+    done = subprocess.run(
+        [sys.executable, "-m", "flyweight", *words], cwd=out, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["trials"]
+    for trial in found:
+        for result in trial["results"]:
+            del result["seconds"], result["done"]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_nodes_end_with_the_trials_of_local_workers(cluster: str, tmp_path: Path) -> None:
+    spread = search(tmp_path / "ray", "--engine", "ray", "--jobs", "2", address=cluster)
+    here = search(tmp_path / "local", "--jobs", "1")
+    assert spread == here
+    assert search(tmp_path / "ray", "--engine", "ray", "--jobs", "2", address=cluster) == spread  # it goes on: nothing
+    assert search(tmp_path / "ray", "--jobs", "1") == spread  # and with another engine
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
+    words = ["tune", "sample", "--recipe", "smoke", "--engine", "ray", "--trials", "1", "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "flyweight", *words], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,213 @@
+"""Searches, whole: on small images, by the command line, stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from flyweight.cli import run
+from flyweight.report.isolation import by_choice
+from flyweight.report.tuning import TuningFacts
+from flyweight.train.recipe import load_recipe
+from flyweight.train.run import train_and_wait
+from flyweight.tune.search import Source
+
+PARAMS = (
+    {"key": "optim.lr", "low": 0.001, "high": 1.0, "log": True, "likely": 0.1},
+    {"key": "label_smoothing", "low": 0.0, "high": 0.3},
+)
+SETTINGS = ["epochs=3", "batch_size=32", "data.image_size=8", "threads=1", "compile=false", "precision=fp32"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 images of two classes that a mean brightness tells apart."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    images = draw.integers(0, 120, (400, 8, 8, 3)) + 90 * labels[:, None, None, None]
+    file = tmp_path_factory.mktemp("data") / "two.npz"
+    np.savez(file, images=images.astype(np.uint8), labels=labels)
+    return file
+
+
+def with_params(*more: dict[str, Any]) -> dict[str, Any]:
+    """Return the search space of these tests, with more in it."""
+    return {"params": [*more, *PARAMS], "fixed": {"model.name": "tiny_cnn_4", "ema_decay": None}}
+
+
+def command(data: Path, out: Path, *more: str, space: dict[str, Any] | None = None) -> list[str]:
+    file = out.parent / "space.yaml"
+    file.write_text(yaml.safe_dump(space or with_params()))
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    common = ["--space", str(file), "--rungs", "2", "--trials", "4", "--jobs", "1", "--out", str(out)]
+    return ["tune", str(data), "--recipe", "smoke", *settings, *common, *more]
+
+
+def facts_in(out: Path) -> TuningFacts:
+    return TuningFacts.model_validate_json((out / "report.json").read_text())
+
+
+def outcome(out: Path) -> list[tuple[object, ...]]:
+    """Return what must be the same again of every trial: values, status and scores, no clock."""
+    return [
+        (t.number, sorted(t.values.items()), t.status, [(r.rung, r.score, r.images) for r in t.results])
+        for t in facts_in(out).trials
+    ]
+
+
+def test_a_search_ends_with_a_recipe_that_gives_the_same_accuracy_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(command(data, out)) == 0
+    printed = capsys.readouterr().out
+    assert "flyweight train" in printed
+    facts = facts_in(out)
+    assert sorted(trial.status for trial in facts.trials) == ["finished", "finished", "stopped", "stopped"]
+    best = facts.trial(facts.best or 0)
+    assert best.status == "finished"
+    assert facts.image_passes == sum(result.images for trial in facts.trials for result in trial.results)
+    recipe = load_recipe(out / "recipe.yaml")
+    again = train_and_wait(Source(str(data)).load(), recipe, tmp_path / "again", device="cpu")
+    assert again.metrics["val_accuracy"] == best.score
+    assert "plot-history" in (out / "report.html").read_text()
+    assert run(["report", str(out)]) == 0
+
+
+def test_the_same_command_changes_nothing_and_more_trials_go_on(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(command(data, out, "--trials", "3")) == 0
+    before = outcome(out)
+    assert run(command(data, out, "--trials", "3")) == 0
+    assert outcome(out) == before
+    assert run(command(data, out, "--trials", "5")) == 0
+    assert outcome(out)[:3] == before
+    assert len(outcome(out)) == 5
+
+
+def test_what_breaks_the_budget_is_never_trained(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    space = with_params({"key": "model.args.width", "choices": [4, 32]})
+    assert run(command(data, out, "--budget", "params<5k", "--trials", "3", space=space)) == 0
+    trials = facts_in(out).trials
+    wide = [trial for trial in trials if trial.values["model.args.width"] == 32]
+    assert wide
+    assert all(trial.status == "over budget" and not trial.results for trial in wide)
+    assert all((trial.costs["params"] or 0) > 5000 for trial in wide)
+    assert sum(bool(trial.results) for trial in trials) == 3
+
+
+def test_with_several_objectives_the_front_is_reported(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    space = with_params({"key": "model.args.width", "choices": [4, 8]})
+    assert run(command(data, out, "--objective", "accuracy,size", "--stop", "none", space=space)) == 0
+    facts = facts_in(out)
+    assert facts.front
+    finished = [trial for trial in facts.trials if trial.results]
+    for number in facts.front:
+        mine = facts.trial(number)
+        for other in finished:
+            beats = (other.score or 0) > (mine.score or 0) and (other.costs["size"] or 0) < (mine.costs["size"] or 0)
+            assert not beats
+    stored = sqlite3.connect(out / "study.db").execute("select count(distinct objective) from trial_values").fetchone()
+    assert stored == (2,)
+
+
+def test_each_scientific_choice_gets_as_many_trials_and_its_own_best(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    space = with_params({"key": "optim.name", "choices": ["sgd", "adamw"], "role": "scientific"})
+    assert run(command(data, out, "--trials", "6", space=space)) == 0
+    facts = facts_in(out)
+    choices = facts.choices
+    assert {choice.choice["optim.name"]: choice.trials for choice in choices} == {"sgd": 3, "adamw": 3}
+    assert all(choice.best is not None for choice in choices)
+    *trials, best = by_choice(facts)["data"]
+    assert sum(len(trace["x"]) for trace in trials) == 6
+    assert dict(zip(best["y"], best["x"], strict=True)) == {
+        f"optim.name = {choice.choice['optim.name']}": 100 * choice.score for choice in choices if choice.score
+    }
+
+
+def test_a_training_that_cannot_be_is_a_failed_trial_with_its_cause_and_the_search_goes_on(
+    data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    fixed = {"model.name": "tiny_cnn_4", "optim.name": "sgd", "clip_grad_norm": None}
+    space = {"params": [{"key": "optim.lr", "choices": [0.1, 1e30, 1e31]}], "fixed": fixed}
+    assert run(command(data, out, "--sampler", "random", "--stop", "none", "--trials", "3", space=space)) == 0
+    trials = facts_in(out).trials
+    assert {trial.status for trial in trials} == {"finished", "failed"}
+    assert all("the loss became" in trial.cause for trial in trials if trial.status == "failed")
+
+
+def test_an_earlier_search_is_begun_from(data: Path, tmp_path: Path) -> None:
+    assert run(command(data, tmp_path / "first", "--trials", "2")) == 0
+    assert run(command(data, tmp_path / "second", "--trials", "2", "--begin", str(tmp_path / "first"))) == 0
+    first, second = facts_in(tmp_path / "first"), facts_in(tmp_path / "second")
+    assert first.trial(first.best or 0).values in [trial.values for trial in second.trials[:2]]
+
+
+def test_a_recipe_that_lies_outside_of_the_space_is_not_begun_from(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_recipe("smoke").with_settings(["optim.lr=5"]).save(tmp_path / "fast.yaml")
+    assert run(command(data, tmp_path / "out", "--begin", str(tmp_path / "fast.yaml"))) == 1
+    assert "outside of the search space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--sampler", "bayes"], "there is no sampler 'bayes'"),
+        (["--stop", "median"], "--stop 'median'"),
+        (["--engine", "slurm"], "there is no engine 'slurm'"),
+        (["--space", "nowhere"], "there is no search space"),
+        (["--objective", "accuracy,weight"], "there is no objective 'weight'"),
+        (["--objective", "accuracy,macro_f1"], "names an objective twice"),
+        (["--objective", "accuracy,size", "--margin", "1"], "--margin with several objectives"),
+        (["--budget", "latency_p50<5ms,latency_p90<2ms"], "is tighter than"),
+        (["--budget", "size<1B"], "none of 40 trials keeps the budget"),
+        (["--recipe", "unfreeze"], "has stages"),
+        (["--rungs", "6"], "cannot be made shorter"),
+        (["--shrink", "depth"], "--shrink 'depth'"),
+        (["--sampler", "grid"], "has a range or a condition"),
+        (["--storage", "nothing"], "is no database"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_three_lines(
+    more: list[str], says: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command(data, tmp_path / "out", *more)) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert "do: " in error
+    assert "Traceback" not in error
+
+
+def test_a_search_of_other_data_or_another_recipe_does_not_go_on_in_its_folder(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(command(data, out, "--trials", "1", "--stop", "none")) == 0
+    assert run(command(data, out, "--trials", "1", "--stop", "none", "--set", "epochs=4")) == 1
+    assert "was begun with another recipe" in capsys.readouterr().err
+    with np.load(data) as content:
+        np.savez(tmp_path / "other.npz", images=content["images"][:300], labels=content["labels"][:300])
+    assert run(command(tmp_path / "other.npz", out, "--trials", "1", "--stop", "none")) == 1
+    assert "was begun with another data" in capsys.readouterr().err
+
+
+def test_the_report_is_printed_as_json(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command(data, tmp_path / "out", "--trials", "1", "--stop", "none", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "tuning"
+
+
+def test_a_search_space_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "--show-space", "training"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["name"] == "training"
