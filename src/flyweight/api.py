@@ -26,7 +26,10 @@ from flyweight.train.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from flyweight.fit import Fitted
+    from flyweight.report.study import StudyFacts
     from flyweight.report.tuning import TuningFacts
+    from flyweight.studies.study import Scale, Study, Trial
+    from flyweight.studies.trial import Place
     from flyweight.train.trained import Trained
 
 __all__ = [
@@ -42,13 +45,16 @@ __all__ = [
     "Split",
     "Sweep",
     "Verified",
+    "ablate",
     "audit",
+    "compare",
     "export",
     "fit",
     "load_data",
     "load_recipe",
     "measure",
     "predict",
+    "reproduce",
     "split",
     "sweep",
     "train",
@@ -179,3 +185,165 @@ def tune(
     )
     *_, facts = conduct(search, dataset, engine=engine, jobs=jobs, minutes=minutes)
     return facts
+
+
+def compare(
+    data: str | Sequence[str],
+    models: Sequence[str],
+    out: Path | str,
+    *,
+    recipe: str = "compare",
+    settings: Sequence[str] = (),
+    seeds: int = 3,
+    tries: int = 1,
+    tune_epochs: int = 3,
+    per_class: Sequence[int] = (),
+    pretrained: Sequence[str] = (),
+    quarantine: Path | None = None,
+    part: str = "test",
+    jobs: int = 1,
+) -> StudyFacts:
+    """Return what training every network on every data set with every seed showed: accuracy, cost, and which differ.
+
+    `out` holds the page, `report.json`, `table.csv` and `table.tex`. A stopped comparison continues when it is called
+    again with the same arguments.
+
+    Args:
+        data: Sources as `load_data` takes them.
+        recipe: What all are trained by: shipped, or a file.
+        settings: Changes to the recipe, such as "epochs=20".
+        seeds: Runs of each network on each data set; nothing is said of which differ with fewer than 3.
+        tries: Learning rates that each network tries on validation first, `tune_epochs` each.
+        per_class: Training images a class; several are nested subsets. (): all.
+        pretrained: Names of weights; each adds an arm that begins with them.
+        quarantine: File that names images to leave out.
+        part: test, or val where the outcome decides something.
+        jobs: Runs at a time, one thread each.
+
+    Raises:
+        RecipeError: Fewer than two arms, more seeds than folds, or `out` has another study.
+        ModelError: There is no such network, or no such weights.
+        TrainingError: A run failed; the others are finished and on the page.
+        DataError, OutputError: As the command's.
+    """
+    from flyweight.studies.compared import comparison
+    from flyweight.studies.study import Subset, trials
+    from flyweight.studies.trial import Place
+
+    study = comparison(
+        [data] if isinstance(data, str) else data,
+        models,
+        load_recipe(recipe).with_settings(settings),
+        seeds=seeds,
+        tries=tries,
+        tune_epochs=tune_epochs,
+        sizes=[Subset(per_class=count) for count in per_class],
+        part=part,
+        pretrained=pretrained,
+        quarantine=quarantine,
+    )
+    size = study.scales["own"]
+    return _conducted(study, "own", size, trials(study, size), Place(Path(), Path(out)), jobs)
+
+
+def ablate(
+    data: str | Sequence[str],
+    factors: Sequence[str],
+    out: Path | str,
+    *,
+    design: str = "one-at-a-time",
+    recipe: str = "compare",
+    settings: Sequence[str] = (),
+    seeds: int = 3,
+    retune: Sequence[str] = (),
+    tune_epochs: int = 3,
+    per_class: int | None = None,
+    quarantine: Path | None = None,
+    part: str = "test",
+    jobs: int = 1,
+) -> StudyFacts:
+    """Return what training a recipe with and without each of its parts showed: which help, by how much.
+
+    `out` holds the page and `report.json`. A stopped ablation continues when it is called again.
+
+    Args:
+        data: Sources as `load_data` takes them.
+        factors: Parts, each "NAME: key=value, key=value".
+        design: one-at-a-time, cumulative, leave-one-out or factorial.
+        recipe: The base, without the parts: shipped, or a file.
+        settings: Changes to the base, such as "epochs=20".
+        retune: Settings that every arm tries on validation first, such as "optim.lr=0.01", `tune_epochs` each.
+        per_class: Training images a class; None: all.
+        quarantine: File that names images to leave out.
+        part: test, or val where the outcome decides something.
+        jobs: Runs at a time, one thread each.
+
+    Raises:
+        RecipeError: An unknown design, factors that are none, more seeds than folds, or `out` has another study.
+        TrainingError: A run failed; the others are finished and on the page.
+        DataError, OutputError: As the command's.
+    """
+    from flyweight.studies.ablation import ablation, parse_factor
+    from flyweight.studies.study import trials
+    from flyweight.studies.trial import Place
+
+    base = load_recipe(recipe).with_settings(settings)
+    study = ablation(
+        [data] if isinstance(data, str) else data,
+        [parse_factor(text, base) for text in factors],
+        base,
+        design=design,
+        seeds=seeds,
+        retune=retune,
+        tune_epochs=tune_epochs,
+        per_class=per_class,
+        part=part,
+        quarantine=quarantine,
+    )
+    size = study.scales["own"]
+    return _conducted(study, "own", size, trials(study, size), Place(Path(), Path(out)), jobs)
+
+
+def reproduce(
+    study: str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    scale: str = "cpu",
+    datasets: Sequence[str] = (),
+    arms: Sequence[str] = (),
+    seeds: int | None = None,
+    jobs: int = 1,
+) -> StudyFacts:
+    """Return what a shipped study found here; `out` holds its page and `report.json`.
+
+    A stopped study continues when it is called again.
+
+    Args:
+        study: tiny_cnn, tiny_family, lightweight_five, tuning_seven, few_images or all_images.
+        data: Folder that holds the data sets.
+        scale: smoke, cpu or full.
+        datasets: Only these; (): the scale's.
+        arms: Only these, and those they need; (): the scale's.
+        seeds: Runs of each arm; None: the scale's.
+        jobs: Runs at a time, one thread each.
+
+    Raises:
+        RecipeError: There is no such study, scale, data set or arm, or `out` has another study.
+        TrainingError: A run failed; the others are finished and on the page.
+        DataError, OutputError: As the command's.
+    """
+    from flyweight.studies.study import plan_study
+    from flyweight.studies.trial import Place
+
+    chosen, size, order = plan_study(study, scale, seeds=seeds, datasets=datasets, arms=arms)
+    return _conducted(chosen, scale, size, order, Place(Path(data), Path(out)), jobs)
+
+
+def _conducted(study: Study, scale: str, size: Scale, order: list[Trial], place: Place, jobs: int) -> StudyFacts:
+    from flyweight.studies.conduct import conduct
+
+    found = conduct(study, scale, size, order, place, jobs=jobs)
+    if found.errors:
+        raise found.errors[0]
+    return found.facts

@@ -13,11 +13,12 @@ from tests.studies.small import made_up
 
 from flyweight.cli import run
 from flyweight.errors import ModelError, RecipeError
-from flyweight.report.study import ArmFacts, StudyFacts, markdown
+from flyweight.report.study import ArmFacts, StudyFacts, build_study_report, markdown
 from flyweight.report.tables import latex_table
 from flyweight.report.tradeoff import fronts
 from flyweight.studies.analyse import analyse, enough
 from flyweight.studies.compared import comparison
+from flyweight.studies.conduct import Pace
 from flyweight.studies.schedule import TrialDone, run_trials
 from flyweight.studies.study import Question, Study, Subset, recipe_of, trials
 from flyweight.studies.trial import CLAIM, RESULT, Place, claim
@@ -143,14 +144,10 @@ def test_a_running_study_shows_where_it_stands_and_loads_itself_again(tmp_path: 
     study = small_study(seeds=1)
     order = trials(study, study.scales["own"])
     place = Place(tmp_path, tmp_path / "out")
-    from flyweight.cli.studying import _Pace
-    from flyweight.report.study import build_study_report
-
-    pace = _Pace(study, study.scales["own"], len(order))
+    pace = Pace(study, study.scales["own"], len(order))
     for event in run_trials(study, study.scales["own"], order, place, jobs=1):
+        pace.see(event)
         if isinstance(event, TrialDone):
-            pace.done += 1
-            pace.fresh += 1
             running = pace.facts(event)
             break
     page = build_study_report(analyse(study, "own", order, place, running), place.out).html.read_text()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight.cli.progress import need_train_extra
-from flyweight.cli.studying import conduct
+from flyweight.cli.studying import run_study
 from flyweight.errors import RecipeError
 from flyweight.runtime.environment import usable_cores
 
@@ -92,7 +92,7 @@ def ablate(
     if not as_json or plan:
         print(_planned(len(study.arms), count, len(order), images, tests, assumed))
     if not plan:
-        conduct(study, "own", size, order, Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
+        run_study(study, "own", size, order, Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
 
 
 def _images(data: Sequence[str], recipe: Recipe, quarantine: Path | None, part: str) -> int:

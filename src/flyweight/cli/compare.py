@@ -9,7 +9,7 @@ import typer
 
 from flyweight.cli.lists import numbers
 from flyweight.cli.progress import need_train_extra
-from flyweight.cli.studying import conduct
+from flyweight.cli.studying import run_study
 from flyweight.errors import RecipeError
 from flyweight.runtime.environment import usable_cores
 
@@ -78,7 +78,7 @@ def compare(
         quarantine=quarantine,
     )
     size = study.scales["own"]
-    conduct(study, "own", size, trials(study, size), Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
+    run_study(study, "own", size, trials(study, size), Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
 
 
 def _sizes(classes: int | None, per_class: str | None, fraction: str | None) -> list[Subset]:

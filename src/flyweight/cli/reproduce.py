@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from flyweight.cli.progress import need_train_extra
-from flyweight.cli.studying import conduct
-from flyweight.errors import DataError, RecipeError
+from flyweight.cli.studying import predict_study, run_study
+from flyweight.errors import DataError
 from flyweight.runtime.environment import usable_cores
 
 
@@ -43,19 +43,15 @@ def reproduce(
     is written after every run, from what is finished by then.
     """
     need_train_extra()
-    from flyweight.studies.study import check_name, load_study, trials
+    from flyweight.studies.study import plan_study
     from flyweight.studies.trial import Place
 
-    chosen = load_study(study)
-    check_name("scale", scale, chosen.scales)
-    size = chosen.scales[scale]
-    size = size.model_copy(update={"seeds": seeds, "seeds_of": {}}) if seeds else size
-    folds = round(1 / chosen.base["data"]["val_fraction"])
-    if chosen.part == "test" and size.seeds > folds:
-        raise RecipeError(f"--seeds {size.seeds}, but there are {folds} folds", do=f"choose at most {folds}")
-    order = trials(chosen, size, datasets=dataset or (), arms=arm or ())
+    chosen, size, order = plan_study(study, scale, seeds=seeds, datasets=dataset or (), arms=arm or ())
     place = Place(_data_folder(data), out or Path("runs") / f"{study}-{scale}")
-    conduct(chosen, scale, size, order, place, jobs=jobs or usable_cores(), as_json=as_json, predict=predict)
+    if predict:
+        predict_study(chosen, size, order, place, jobs=jobs or usable_cores(), as_json=as_json)
+    else:
+        run_study(chosen, scale, size, order, place, jobs=jobs or usable_cores(), as_json=as_json)
 
 
 def _data_folder(given: Path | None) -> Path:

@@ -10,7 +10,7 @@ import typer
 
 from flyweight.cli.lists import numbers
 from flyweight.cli.progress import Bars, need_train_extra
-from flyweight.cli.studying import conduct
+from flyweight.cli.studying import run_study
 from flyweight.runtime.environment import usable_cores
 
 app = typer.Typer(
@@ -67,7 +67,7 @@ def map_(
         quarantine=quarantine,
     )
     size = study.scales["own"]
-    conduct(study, "own", size, trials(study, size), Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
+    run_study(study, "own", size, trials(study, size), Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
 
 
 @app.command("range")

@@ -1,103 +1,58 @@
-"""Run the trials of a study, keep its page up to date, print what it found: what `reproduce` and `compare` share."""
+"""Run a study with bars, and print what it found: what `compare`, `ablate`, `stability` and `reproduce` share."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flyweight.cli.progress import Bars
-from flyweight.errors import TrainingError
-from flyweight.runtime.energy import EnergyMeter
 
 if TYPE_CHECKING:
     from flyweight.report.rankings import RankingFacts
     from flyweight.report.stability import CellFacts, MapFacts
-    from flyweight.report.study import ArmFacts, RunningFacts, StudyFacts
+    from flyweight.report.study import ArmFacts, StudyFacts
+    from flyweight.studies.conduct import Event, Pace
     from flyweight.studies.forecast import Forecast
     from flyweight.studies.study import Scale, Study, Trial
     from flyweight.studies.trial import Place
 
-PAGE_SECONDS = 15.0  # between two drawings of the page while the study runs
 
-
-def conduct(
-    study: Study,
-    scale: str,
-    size: Scale,
-    order: Sequence[Trial],
-    place: Place,
-    *,
-    jobs: int,
-    as_json: bool,
-    predict: bool = False,
+def run_study(
+    study: Study, scale: str, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int, as_json: bool
 ) -> None:
-    """Run every trial that is not finished, then measure the files where networks are compared, and print.
-
-    Args:
-        predict: Print what the runs would cost, and stop before the first.
+    """Run every trial that is not finished, with bars, and print what the study found.
 
     Raises:
         FlyweightError: A trial failed; the others are finished and in the report.
     """
-    from flyweight.files import write_text
-    from flyweight.report.stability import csv_map
-    from flyweight.report.study import build_study_report
-    from flyweight.report.tables import csv_table, latex_table
-    from flyweight.studies.analyse import analyse
-    from flyweight.studies.deployed import measure_deployed
-    from flyweight.studies.forecast import foresee
-    from flyweight.studies.schedule import Running, TrialDone, TrialFailed, run_trials
-    from flyweight.studies.spent import add_energy
+    from flyweight.studies.conduct import Pace, conduct
 
-    failed: list[TrialFailed] = []
+    pace = Pace(study, size, len(order))
+    with Bars(quiet=as_json) as bars:
+
+        def tell(event: Event) -> None:
+            pace.see(event)
+            for line in _shown(event, bars, pace, jobs):
+                bars.say(line)
+
+        found = conduct(study, scale, size, order, place, jobs=jobs, tell=tell)
+    if as_json:
+        print(json.dumps(found.facts.model_dump(mode="json")))
+    else:
+        _print(found.facts)
+        print(f"report  {found.html}")
+    if found.errors:
+        raise found.errors[0]
+
+
+def predict_study(study: Study, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int, as_json: bool) -> None:
+    """Print what the runs that are left would cost, arm by arm."""
+    from flyweight.studies.forecast import foresee
+
     with Bars(quiet=as_json) as bars:
         forecast = foresee(study, size, order, place, say=bars.say)
-    if predict:
-        print(json.dumps(forecast.to_json()) if as_json else "\n".join(in_words(forecast, jobs, arms=True)))
-        return
-    energy = EnergyMeter()
-    pace = _Pace(study, size, len(order))
-    with Bars(quiet=as_json) as bars:
-        for line in in_words(forecast, jobs):
-            bars.say(line)
-        try:
-            for event in run_trials(study, size, list(order), place, jobs=jobs):
-                for line in _shown(event, bars, pace):
-                    bars.say(line)
-                if isinstance(event, TrialFailed):
-                    failed.append(event)
-                energy.joules()  # often enough that no counter wraps twice
-                finished = isinstance(event, TrialDone) and not event.again
-                if finished or (isinstance(event, Running) and pace.due()):
-                    build_study_report(analyse(study, scale, order, place, pace.facts(event)), place.out)
-        except (KeyboardInterrupt, TrainingError):  # stopped: the page is not to wait for what does not come
-            build_study_report(analyse(study, scale, order, place), place.out)
-            raise
-        finally:
-            if pace.fresh:
-                add_energy(place, energy.joules(), pace.seconds)
-        if study.compare and not failed:
-            bars.say("measuring the files side by side")
-            measure_deployed(
-                study, order, place, quick=size.quick,
-                progress=lambda done, total: bars.update("measure", done, total, "processes"),
-            )  # fmt: skip
-    facts = analyse(study, scale, order, place)
-    files = build_study_report(facts, place.out)
-    if study.compare:
-        write_text(place.out / "table.csv", csv_table(facts))
-        write_text(place.out / "table.tex", latex_table(facts))
-    if facts.maps:
-        write_text(place.out / "map.csv", csv_map(facts.maps))
-    if as_json:
-        print(json.dumps(facts.model_dump(mode="json")))
-    else:
-        _print(facts)
-        print(f"report  {files.html}")
-    if failed:
-        raise failed[0].error
+    print(json.dumps(forecast.to_json()) if as_json else "\n".join(in_words(forecast, jobs, arms=True)))
 
 
 def in_words(forecast: Forecast, jobs: int, *, arms: bool = False) -> list[str]:
@@ -130,72 +85,38 @@ def _total_in_words(forecast: Forecast, jobs: int) -> list[str]:
     ]
 
 
-class _Pace:
-    """How far the study is, and how fast it goes."""
-
-    def __init__(self, study: Study, size: Scale, total: int) -> None:
-        self.study, self.size, self.total = study, size, total
-        self.done, self.fresh, self.started, self.drawn = 0, 0, time.monotonic(), 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds of this call so far."""
-        return time.monotonic() - self.started
-
-    def due(self) -> bool:
-        """True when the page is older than PAGE_SECONDS; it then counts as drawn now."""
-        now = time.monotonic()
-        if now - self.drawn < PAGE_SECONDS:
-            return False
-        self.drawn = now
-        return True
-
-    def epochs(self, trial: Trial) -> int:
-        """Return how many epochs a trial has, its own search included; 0 where that is known only once it starts."""
-        from flyweight.studies.study import recipe_of
-
-        arm = self.study.arms[trial.arm]
-        if arm.cost:
-            return 0
-        tune = len(arm.tune.tries) * arm.tune.epochs if arm.tune else 0
-        return tune + recipe_of(self.study, self.size, trial).total_epochs
-
-    def facts(self, event: Any) -> RunningFacts | None:
-        """Return what the page says of a running study."""
-        from flyweight.report.study import RunningFacts
-
-        if self.done >= self.total:
-            return None
-        left = None
-        if self.fresh:
-            left = self.seconds / self.fresh * (self.total - self.done)
-        rows = [(trial.name, done, max(self.epochs(trial), done, 1)) for trial, done in getattr(event, "trials", ())]
-        return RunningFacts(done=self.done, total=self.total, running=tuple(rows), seconds_left=left)
-
-
-def _shown(event: Any, bars: Bars, pace: _Pace) -> Iterator[str]:
+def _shown(event: Event, bars: Bars, pace: Pace, jobs: int) -> Iterator[str]:
     """Move the bars; yield the lines to print."""
-    kind = type(event).__name__
-    if kind == "Running":
+    from flyweight.studies.conduct import Measuring, Note
+    from flyweight.studies.forecast import Forecast
+    from flyweight.studies.schedule import Running, TrialFailed
+
+    if isinstance(event, Note):
+        yield event.text
+    elif isinstance(event, Forecast):
+        yield from in_words(event, jobs)
+    elif isinstance(event, Measuring):
+        bars.update("measure", event.done, event.total, "processes")
+    elif isinstance(event, Running):
         for trial, epochs in event.trials:
             total = max(pace.epochs(trial), epochs, 1)
             bars.update(trial.name, epochs, total, f"  {trial.name}: {epochs} epochs done")
-        return
-    pace.done += 1
-    bars.update("study", pace.done, pace.total, "runs")
-    bars.drop(event.trial.name)
-    if kind == "TrialFailed":
-        yield f"{event.trial.name:44} failed: {event.error.what}"
-    elif not event.again:
-        pace.fresh += 1
-        result = event.result
-        if "diverged" in result:
-            yield f"{event.trial.name:44} diverged, seen in epoch {result['diverged']['epoch']}"
-            return
-        yield (
-            f"{event.trial.name:44} {100 * result['accuracy']:6.2f} %  {result['params']:6,} parameters  "
-            f"{result['epochs']:3d} epochs  {result['train_seconds']:5.0f} s"
-        )
+    else:
+        bars.update("study", pace.done, pace.total, "runs")
+        bars.drop(event.trial.name)
+        if isinstance(event, TrialFailed):
+            yield f"{event.trial.name:44} failed: {event.error.what}"
+        elif not event.again:
+            yield f"{event.trial.name:44} {_result_in_words(event.result)}"
+
+
+def _result_in_words(result: dict[str, Any]) -> str:
+    if "diverged" in result:
+        return f"diverged, seen in epoch {result['diverged']['epoch']}"
+    return (
+        f"{100 * result['accuracy']:6.2f} %  {result['params']:6,} parameters  {result['epochs']:3d} epochs  "
+        f"{result['train_seconds']:5.0f} s"
+    )
 
 
 def _print(facts: StudyFacts) -> None:

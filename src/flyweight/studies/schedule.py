@@ -43,10 +43,10 @@ class TrialFailed:
     error: FlyweightError
 
 
-Event = Running | TrialDone | TrialFailed
+TrialEvent = Running | TrialDone | TrialFailed
 
 
-def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, jobs: int) -> Iterator[Event]:
+def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, jobs: int) -> Iterator[TrialEvent]:
     """Run what is not finished, `jobs` at a time, each as soon as what it needs is there.
 
     Stopping the iteration (Ctrl-C) ends the workers at once; each trial continues from its last checkpoint.

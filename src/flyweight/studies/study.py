@@ -257,6 +257,29 @@ def load_study(name: str) -> Study:
     return Study.model_validate(content)
 
 
+def plan_study(
+    name: str, scale: str, *, seeds: int | None = None, datasets: Iterable[str] = (), arms: Iterable[str] = ()
+) -> tuple[Study, Scale, list[Trial]]:
+    """Return a shipped study, how much of it is run at a scale, and its trials.
+
+    Args:
+        seeds: Runs of each arm; None: the scale's.
+        datasets: Only these; (): the scale's.
+        arms: Only these, and those they need; (): the scale's.
+
+    Raises:
+        RecipeError: There is no such study, scale, data set or arm, or there are fewer folds than seeds.
+    """
+    study = load_study(name)
+    check_name("scale", scale, study.scales)
+    size = study.scales[scale]
+    size = size.model_copy(update={"seeds": seeds, "seeds_of": {}}) if seeds else size
+    folds = round(1 / study.base["data"]["val_fraction"])
+    if study.part == "test" and size.seeds > folds:
+        raise RecipeError(f"--seeds {size.seeds}, but there are {folds} folds", do=f"choose at most {folds}")
+    return study, size, trials(study, size, datasets=datasets, arms=arms)
+
+
 def check_name(what: str, name: str, known: Iterable[str]) -> None:
     """Raise RecipeError when `name` is not among the known ones."""
     known = list(known)
