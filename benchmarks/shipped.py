@@ -8,6 +8,7 @@ validation accuracy becomes the bundle.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -81,13 +82,14 @@ def prepare(about: str | None, rows: Sequence[Row], runs: Path, seeds: int) -> a
     """
     options = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", choices=[row.name for row in rows])
+    options.add_argument("--shipped", action="store_true", help="train nothing: score and time what bundles/ holds")
     options.add_argument("--seeds", type=int, default=seeds)
     options.add_argument("--first-seed", type=int, default=0)
     options.add_argument("--runs", type=Path, default=runs)
     chosen = options.parse_args()
     if not os.environ.get("FLYWEIGHT_DATA"):
         sys.exit("FLYWEIGHT_DATA names no folder with the data sets")
-    for row in rows:
+    for row in () if chosen.shipped else rows:
         if chosen.only in (None, row.name):
             for seed in range(chosen.first_seed, row.seeds or chosen.seeds):
                 both(row, seed, chosen.runs)
@@ -195,7 +197,18 @@ def on_test(bundle: Bundle, variant: str, dataset: Dataset) -> tuple[np.ndarray[
     return logits, dataset.labels[readable]
 
 
-def measure(rows: Sequence[Row], seeds: int, runs: Path) -> tuple[dict[str, Measured], dict[str, Any]]:
+def measure(rows: Sequence[Row], chosen: argparse.Namespace, file: str) -> tuple[dict[str, Measured], dict[str, Any]]:
+    """Return claims and details, by name: of the runs, or with --shipped of what bundles/ holds.
+
+    Args:
+        file: The results' name; with --shipped what it says of the seeds is kept.
+    """
+    if not chosen.shipped:
+        return measure_runs(rows, chosen.seeds, chosen.runs)
+    return measure_shipped(rows, json.loads((HERE / "results" / file).read_text(encoding="utf-8"))["details"])
+
+
+def measure_runs(rows: Sequence[Row], seeds: int, runs: Path) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Score every seed, ship the best on validation, time what ships; return claims and details, by name."""
     measured: dict[str, Measured] = {}
     details: dict[str, Any] = {}
@@ -206,11 +219,38 @@ def measure(rows: Sequence[Row], seeds: int, runs: Path) -> tuple[dict[str, Meas
         details[row.name]["shipped"] = facts(row, bundle)
         measured[row.claim] = accuracy_of(row, found)
         print(f"{row.name:20} {100 * measured[row.claim].value:.2f} %  (published {100 * row.published:g} %)")
+    time_shipped(rows, details)
+    return measured, details
+
+
+def measure_shipped(rows: Sequence[Row], known: dict[str, Any]) -> tuple[dict[str, Measured], dict[str, Any]]:
+    """Score what bundles/ holds again, and time it; what earlier runs found of each seed is kept.
+
+    Args:
+        known: The details of the committed results.
+    """
+    measured: dict[str, Measured] = {}
+    details: dict[str, Any] = {}
+    for row in rows:
+        bundle, dataset = Bundle.open(BUNDLES / row.name), data_of(row)
+        details[row.name] = {**known[row.name], "shipped": facts(row, bundle)}
+        for name, shown in details[row.name]["shipped"].items():
+            answers, labels = on_test(bundle, name, dataset)
+            found = float((answers.argmax(axis=1) == labels).mean())
+            print(f"{row.name:20} {name}  {100 * found:.2f} %, as written {100 * shown['accuracy']:.2f} %", flush=True)
+            if found != shown["accuracy"]:
+                sys.exit(f"{row.name}: the file's accuracy is not the one that stands in its bundle")
+        measured[row.claim] = accuracy_of(row, known[row.name]["seeds"])
+    time_shipped(rows, details)
+    return measured, details
+
+
+def time_shipped(rows: Sequence[Row], details: dict[str, Any]) -> None:
+    """Time what ships, interleaved, one thread, and write it into the details."""
     variants = [(row.name, name) for row in rows for name in details[row.name]["shipped"]]
     files = [Bundle.open(BUNDLES / name).variant(variant).file for name, variant in variants]
     for (name, variant), timing in zip(variants, time_models(files, threads=1), strict=True):
         details[name]["shipped"][variant]["latency"] = timing.as_dict()
-    return measured, details
 
 
 def ship(row: Row, found: Sequence[dict[str, Any]], runs: Path) -> Bundle:

@@ -7,10 +7,11 @@ once, as ONNX files through ONNX Runtime, on the full official test part. The fl
 zeros to multiples of 4 where the limit of parameters, zeros counted, allows it. The seed with the best validation
 accuracy becomes the bundle; the claim is the mean over all seeds.
 
-    FLYWEIGHT_DATA=DIR python benchmarks/tiny_cnn.py [--only tiny-mnist] [--seeds 5] [--first-seed 0] [--runs DIR]
+    FLYWEIGHT_DATA=DIR python benchmarks/tiny_cnn.py [--only tiny-mnist] [--seeds 5] [--first-seed 0] [--runs DIR] [--shipped]
 
 Stop it anywhere: finished epochs are kept in --runs. Two at a time with --only, one thread each. Then once without
---only: it measures latency on the quiet machine and writes results/tiny_cnn.json and bundles/.
+--only: it measures latency on the quiet machine and writes results/tiny_cnn.json and bundles/. With --shipped nothing
+is trained: what bundles/ holds is scored and timed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from results_file import HERE, Measured, write_results
 from shipped import Row, measure, prepare
 
+RESULTS = "tiny_cnn.json"
 ROWS = (
     Row("tiny-mnist", "mnist", 0.99, "tiny_mnist_accuracy", 14_862, 30_000),
     Row("tiny-fashion-mnist", "fashion-mnist", 0.89, "tiny_fashion_mnist_accuracy", 14_862, 30_000),
@@ -29,12 +31,12 @@ ROWS = (
 def main() -> None:
     """Train what is missing; then, without --only, measure, print, and write results and bundles."""
     chosen = prepare(__doc__, ROWS, HERE.parent / "runs" / "tiny", seeds=5)
-    measured, details = measure(ROWS, chosen.seeds, chosen.runs)
+    measured, details = measure(ROWS, chosen, RESULTS)
     timed = details["tiny-mnist"]["shipped"]["fp32"]["latency"]
     p50 = timed["p50"]
     measured["tiny_mnist_latency_p50_ms"] = Measured(p50["ms"], p50["low_ms"], p50["high_ms"], timed["n"])
     write_results(
-        "tiny_cnn.json",
+        RESULTS,
         measured,
         seeds=range(chosen.seeds),
         conditions={"threads": 1, "batch": 1, "test": "official test parts, through ONNX Runtime"},
