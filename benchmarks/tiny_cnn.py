@@ -7,7 +7,7 @@ once, as ONNX files through ONNX Runtime, on the full official test part. The fl
 zeros to multiples of 4 where the limit of parameters, zeros counted, allows it. The seed with the best validation
 accuracy becomes the bundle; the claim is the mean over all seeds.
 
-    FLYWEIGHT_DATA=DIR python benchmarks/tiny_cnn.py [--only tiny-mnist] [--seeds 5] [--first-seed 0] [--runs DIR] [--shipped]
+    FLYWEIGHT_DATA=DIR python benchmarks/tiny_cnn.py [--only tiny-mnist] [--seeds 5] [--first-seed 0] [--runs DIR]
 
 Stop it anywhere: finished epochs are kept in --runs. Two at a time with --only, one thread each. Then once without
 --only: it measures latency on the quiet machine and writes results/tiny_cnn.json and bundles/. With --shipped nothing
