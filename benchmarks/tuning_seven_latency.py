@@ -46,7 +46,7 @@ from flyweight.measure.batches import (
     plan_cell,
     time_cells,
 )
-from flyweight.measure.sweep import BatchRow, batch_row, curve_rows
+from flyweight.measure.table import BatchRow, batch_row, curve_rows
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
 from flyweight.runtime.backends import installed

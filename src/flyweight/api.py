@@ -18,7 +18,8 @@ from flyweight.data.split import Split, split
 from flyweight.errors import FlyweightError
 from flyweight.measure.budget import Budget
 from flyweight.measure.speed import Measurement, measure
-from flyweight.measure.sweep import Sweep, sweep
+from flyweight.measure.sweep import sweep
+from flyweight.measure.table import Sweep
 from flyweight.measure.verify import Verified, verify
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.predict import Prediction, Predictor

@@ -16,7 +16,9 @@ from flyweight.cli.schema import schema_of
 from flyweight.errors import BudgetError, BundleError
 from flyweight.measure import sweep as module
 from flyweight.measure.budget import duration_ms
-from flyweight.measure.sweep import Sweep, agreement, sweep
+from flyweight.measure.engines import agreement
+from flyweight.measure.sweep import sweep
+from flyweight.measure.table import Sweep
 from flyweight.runtime.backends import ENGINES
 from flyweight.runtime.hashes import write_sums
 

@@ -11,7 +11,7 @@ from tests.report.test_page import EVIL, assert_fits, browser  # noqa: F401 - a 
 from flyweight.measure.batches import LeftOut
 from flyweight.measure.latency import Quantile
 from flyweight.measure.load import LoadRow, Trial
-from flyweight.measure.sweep import BatchRow, CurveRow, EngineRow, Sweep
+from flyweight.measure.table import BatchRow, CurveRow, EngineRow, Sweep
 from flyweight.report.sweep import SECTIONS, build_sweep_report, draw_sweep, render_sweep
 from flyweight.runtime.environment import environment
 from flyweight.runtime.placement import Node

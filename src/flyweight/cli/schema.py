@@ -32,7 +32,7 @@ def schema_of(name: str) -> dict[str, Any]:
     from flyweight.data.audit import Audit
     from flyweight.measure.device import Device
     from flyweight.measure.speed import Measurement
-    from flyweight.measure.sweep import Sweep
+    from flyweight.measure.table import Sweep
     from flyweight.measure.verify import Verified
     from flyweight.published.finding import Finding
     from flyweight.report.facts import Facts

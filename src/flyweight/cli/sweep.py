@@ -16,8 +16,8 @@ from rich.table import Table
 from flyweight.cli.progress import Bars
 from flyweight.measure.latency import Quantile
 from flyweight.measure.load import LoadRow
-from flyweight.measure.sweep import EngineRow, Sweep
 from flyweight.measure.sweep import sweep as run_sweep
+from flyweight.measure.table import EngineRow, Sweep
 
 WIDTH = 130  # of a table that is not printed to a terminal
 

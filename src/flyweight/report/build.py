@@ -56,7 +56,7 @@ def build_report(facts: Facts, out: Path) -> ReportFiles:
 
 def rebuild(path: Path, out: Path) -> ReportFiles:
     """Draw the page of a report.json again, whatever it is of; raises as `load_facts` and `build_report`."""
-    from flyweight.measure.sweep import Sweep
+    from flyweight.measure.table import Sweep
     from flyweight.report.study import StudyFacts, build_study_report
     from flyweight.report.sweep import build_sweep_report
     from flyweight.report.tuning import TuningFacts, build_tuning_report

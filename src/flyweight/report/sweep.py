@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flyweight.files import write_json, write_text
 from flyweight.measure.load import LoadRow
-from flyweight.measure.sweep import BatchRow, Sweep
+from flyweight.measure.table import BatchRow, Sweep
 from flyweight.report.build import ReportFiles, draw_page
 from flyweight.report.figures import Figure, escaped, log_ticks
 
