@@ -70,6 +70,7 @@ def made_up(folder: Path, scores: dict[str, list[float]]) -> tuple[Study, Place]
             "top5": 0.9, "balanced": float(correct.mean()), "ece": 0.1, "classes": 10, "val_accuracy": 0.9,
             "params": 10, "macs": 20, "macs_by_torch": 20, "size_bytes": 100, "pretrained": None, "tuning": [],
             "image_passes": 7, "int8_bytes": None, "train_macs": 1e9, "train_seconds": 1.0, "epochs": 1,
+            "recalls": [float(correct.mean())] * 9 + [0.25], "train_images": 1000, "class_names": [*"abcdefghij"],
         }  # fmt: skip
         (place.of(trial) / RESULT).write_text(json.dumps(result))
     return study, place

@@ -13,8 +13,9 @@ from tests.studies.small import made_up
 
 from flyweight.cli import run
 from flyweight.errors import ModelError, RecipeError
+from flyweight.models.weights import load_weights
 from flyweight.report.study import ArmFacts, StudyFacts, build_study_report, markdown
-from flyweight.report.tables import latex_table
+from flyweight.report.tables import csv_table, latex_table
 from flyweight.report.tradeoff import fronts
 from flyweight.studies.analyse import analyse, enough
 from flyweight.studies.compared import comparison
@@ -24,6 +25,7 @@ from flyweight.studies.study import Question, Study, Subset, recipe_of, trials
 from flyweight.studies.trial import CLAIM, RESULT, Place, claim
 from flyweight.train.recipe import Recipe, load_recipe
 
+PRETRAINED = "flyweight/mobilenetv3_small_100.tiny_imagenet"
 COMMAND = [
     "compare", "sample", "--models", "tiny_cnn_8,tiny_cnn_16", "--models", "tiny_cnn_4", "--seeds", "2", "--tune", "2",
     "--tune-epochs", "1", "--set", "epochs=4", "--jobs", "1", "--per-class", "300", "--json",
@@ -120,7 +122,7 @@ def test_the_test_part_was_opened_once_a_trial(compared: Path) -> None:
 
 def test_validation_results_are_not_taken_for_test_results(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*COMMAND, "--part", "val", "--out", str(compared)]) == 1
-    assert "holds a study with another part" in capsys.readouterr().err
+    assert "holds a study that differs in: part" in capsys.readouterr().err
 
 
 def test_other_images_are_not_paired_with_those_of_finished_trials(
@@ -137,7 +139,7 @@ def test_other_images_are_not_paired_with_those_of_finished_trials(
 
 def test_another_recipe_is_not_mixed_in(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*COMMAND, "--set", "epochs=3", "--out", str(compared)]) == 1
-    assert "holds a study with another base" in capsys.readouterr().err
+    assert "holds a study that differs in: base" in capsys.readouterr().err
 
 
 def test_a_running_study_shows_where_it_stands_and_loads_itself_again(tmp_path: Path) -> None:
@@ -190,6 +192,46 @@ def test_pretraining_that_saw_the_test_images_is_said(tmp_path: Path) -> None:
     facts = analyse(study, "own", trials(study, study.scales["own"]), place)
     assert arm(facts, "tiny_cnn_8").seen
     assert not arm(facts, "tiny_cnn_6").seen
+    assert r"\dag: pretraining saw images of this data set" in latex_table(facts)
+
+
+@pytest.mark.parametrize(("source", "saw"), [("tiny-imagenet:DIR", True), ("imagenet:DIR", True), ("sample", False)])
+def test_a_source_knows_what_pretraining_has_seen_of_it(source: str, saw: bool) -> None:
+    study = comparison([source], ["tiny_cnn_4", "tiny_cnn_8"], load_recipe("compare"), seeds=1)
+    (data,) = study.datasets.values()
+    assert any(part in "timm: in1k" for part in data.seen_by) is saw
+    assert any(part in load_weights(PRETRAINED).data for part in data.seen_by) is saw
+
+
+def test_the_worst_class_and_the_training_images_are_told(tmp_path: Path) -> None:
+    study, place = made_up(tmp_path, {"tiny_cnn_8": [0.9, 0.9, 0.9], "tiny_cnn_6": [0.8, 0.8, 0.8]})
+    facts = analyse(study, "own", trials(study, study.scales["own"]), place)
+    (data,) = facts.datasets
+    assert data.worst_class(arm(facts, "tiny_cnn_8")) == ("j", 0.25)
+    row = next(csv.DictReader(csv_table(facts).splitlines()))
+    assert (row["worst_class"], row["train_images"]) == ("j", "1000")
+    page = build_study_report(facts, tmp_path).html.read_text()
+    assert "1,000 training images" in page
+
+
+def test_an_answer_about_what_was_not_trained_enough_says_so(tmp_path: Path) -> None:
+    study, place = made_up(tmp_path, {"tiny_cnn_8": [0.4, 0.4, 0.4], "tiny_cnn_6": [0.3, 0.3, 0.3]})
+    asked = Question(ask="Is wider better?", short="wider", first=("tiny_cnn_8",), second=("tiny_cnn_6",))
+    study = study.model_copy(update={"questions": (asked,)})
+    facts = analyse(study, "own", trials(study, study.scales["own"]), place)
+    assert facts.verdicts[0].caveat == "not trained enough"
+    assert "(not trained enough)" in markdown(facts)
+
+
+def test_one_more_arm_leaves_finished_trials_as_they_are(tmp_path: Path) -> None:
+    study = small_study(seeds=1)
+    place = Place(tmp_path, tmp_path / "out")
+    claim(study, study.scales["own"], place)
+    more = study.model_copy(update={"arms": {**study.arms, "again": study.arms["tiny_cnn_4"]}})
+    claim(more, more.scales["own"], place)
+    changed = study.arms["tiny_cnn_4"].model_copy(update={"recipe": {"model": {"name": "pool_cnn"}}})
+    with pytest.raises(RecipeError, match="differs in: arms"):
+        claim(study.model_copy(update={"arms": {"tiny_cnn_4": changed}}), study.scales["own"], place)
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_a_folder_of_another_scale_is_refused_and_not_mixed(
 ) -> None:
     words = ["reproduce", "tiny_cnn", "--data", str(place.data), "--scale", "cpu", "--out", str(place.out)]
     assert cli(words) == 1
-    assert "holds a study with another scale" in capsys.readouterr().err
+    assert "holds a study that differs in: scale" in capsys.readouterr().err
 
 
 def test_more_seeds_than_folds_are_refused_before_anything_runs(

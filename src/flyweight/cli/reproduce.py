@@ -27,7 +27,7 @@ def reproduce(
     dataset: Annotated[list[str] | None, typer.Option(help="Only this data set (repeat).")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm and what it needs (repeat).")] = None,
     scale: Annotated[
-        str, typer.Option(help="smoke: a minute or two; cpu: hours of one core; full: as published.")
+        str, typer.Option(help="smoke: a minute or two; cpu: hours of one core; full: all images, long.")
     ] = "cpu",
     seeds: Annotated[int | None, typer.Option(help="Runs of each arm; default: the scale's.", min=1)] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,

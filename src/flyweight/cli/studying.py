@@ -122,6 +122,7 @@ def _result_in_words(result: dict[str, Any]) -> str:
 def _print(facts: StudyFacts) -> None:
     for data in facts.datasets:
         images = f"{data.test_images:,} {'test' if facts.part == 'test' else 'validation'} images"
+        images += "" if data.train_images is None else f", trained on {data.train_images:,}"
         print(f"\n{data.title}, {images}, {len(data.seeds)} seeds")
         for arm in sorted(data.arms, key=lambda arm: -(arm.accuracy.value or 0.0)):
             few = len(arm.per_seed) + arm.diverged < len(data.seeds)
@@ -144,7 +145,7 @@ def _print(facts: StudyFacts) -> None:
         print(f"\n{verdict.question} ({verdict.dataset})")
         print(
             f"  {verdict.answer}: {value:+.2f} points [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g} after Holm, "
-            f"{verdict.seeds} seeds"
+            f"{verdict.seeds} seeds{f' ({verdict.caveat})' if verdict.caveat else ''}"
         )
     if facts.cost and facts.cost.both_runs:
         before, after = facts.cost.both_predicted, facts.cost.both_measured

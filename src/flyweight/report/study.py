@@ -82,6 +82,7 @@ class ArmFacts(Fact):
         elsewhere: The same on the other backends that were installed.
         image_passes: Training images seen, each as often as it was, its own search included; mean over seeds.
         tuning: Its own search in words.
+        recalls: Share of each class's images that are found, mean over seeds, in the order of the data set's `classes`.
         pretrained: What its first weights were trained on; "" from scratch.
         seen: True where that includes, or is what was cut into, this very data set.
         accuracy: Mean over seeds on the study's part, with Student's 95 % interval over seeds.
@@ -105,6 +106,7 @@ class ArmFacts(Fact):
     top5: Number = None
     balanced: Number = None
     ece: Number = None
+    recalls: tuple[float, ...] = ()
     macs_by_torch: Count | None = None
     size_bytes: Count | None = None
     image_passes: Number = None
@@ -141,14 +143,28 @@ class PublishedFacts(Fact):
 
 
 class DataSetFacts(Fact):
-    """One data set of a study."""
+    """One data set of a study.
+
+    Attributes:
+        train_images: That each run learns from, validation left out; None in studies of an older version.
+        classes: Names, where they are known.
+    """
 
     name: str
     title: str
     test_images: Count
+    train_images: Count | None = None
+    classes: tuple[str, ...] = ()
     seeds: tuple[int, ...]
     arms: tuple[ArmFacts, ...]
     published: PublishedFacts | None = None
+
+    def worst_class(self, arm: ArmFacts) -> tuple[str, float] | None:
+        """Return the class that an arm finds least often, by name or number, and its recall; None where not known."""
+        if not arm.recalls:
+            return None
+        number = min(range(len(arm.recalls)), key=arm.recalls.__getitem__)
+        return self.classes[number] if number < len(self.classes) else f"class {number}", arm.recalls[number]
 
     @property
     def other_backends(self) -> list[str]:
@@ -176,6 +192,8 @@ class StudyVerdict(Fact):
             have three seeds or more.
         detectable: Smallest true difference that would be found 4 times in 5.
         cost_ratio: Training cost of first over second, mean over seeds.
+        enough: Both were trained enough to be ranked, where networks are compared.
+        seen: One began with weights that saw images of this very data set.
     """
 
     question: str
@@ -192,6 +210,14 @@ class StudyVerdict(Fact):
     cost_ratio: float
     seeds: int
     mcnemar: tuple[McNemar, ...]
+    enough: bool = True
+    seen: bool = False
+
+    @property
+    def caveat(self) -> str:
+        """Return what a reader must know of the answer, in words; "" where nothing."""
+        told = ["not trained enough"] * (not self.enough)
+        return ", ".join(told + ["pretraining saw this data set"] * self.seen)
 
 
 class PairFacts(Fact):
@@ -409,4 +435,5 @@ def _cell(arm: ArmFacts, data: DataSetFacts) -> str:
 
 def _difference(verdict: StudyVerdict) -> str:
     low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
-    return f"**{verdict.answer}**: {value:+.2f} [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g}"
+    caveat = f" ({verdict.caveat})" if verdict.caveat else ""
+    return f"**{verdict.answer}**: {value:+.2f} [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g}{caveat}"

@@ -33,11 +33,12 @@ def latex_table(facts: StudyFacts) -> str:
 def _row(data: DataSetFacts, arm: ArmFacts, engines: Sequence[str]) -> dict[str, Any]:
     cost, others = arm.deployed, {other.backend: other.latency_p50_ms for other in arm.elsewhere}
     return {
-        "dataset": data.name, "arm": arm.arm, "group": arm.group, "seeds": len(arm.per_seed), "diverged": arm.diverged,
+        "dataset": data.name, "train_images": data.train_images, "arm": arm.arm, "group": arm.group,
+        "seeds": len(arm.per_seed), "diverged": arm.diverged,
         "accuracy": arm.accuracy.value, "accuracy_low": arm.accuracy.low, "accuracy_high": arm.accuracy.high,
         "ranked": arm.ranked, "letters": arm.letters, "trained_enough": arm.enough,
         "top5": arm.top5, "balanced_accuracy": arm.balanced,
-        "ece": arm.ece, "params": arm.params, "macs": arm.macs, "flops": 2 * arm.macs,
+        "ece": arm.ece, **_worst(data, arm), "params": arm.params, "macs": arm.macs, "flops": 2 * arm.macs,
         "macs_by_torch": arm.macs_by_torch, "size_bytes": arm.size_bytes,
         "backend": cost.backend if cost else None, "threads": cost.threads if cost else None,
         **_quantile("latency_p50_ms", cost.latency_p50_ms if cost else Measured()),
@@ -51,6 +52,11 @@ def _row(data: DataSetFacts, arm: ArmFacts, engines: Sequence[str]) -> dict[str,
     }  # fmt: skip
 
 
+def _worst(data: DataSetFacts, arm: ArmFacts) -> dict[str, str | float | None]:
+    name, recall = data.worst_class(arm) or (None, None)
+    return {"worst_class": name, "worst_class_recall": recall}
+
+
 def _quantile(name: str, found: Measured) -> dict[str, float | None]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
@@ -61,9 +67,10 @@ def _latex(facts: StudyFacts, data: DataSetFacts) -> str:
     timed = f" Latency: {threads} thread(s), batch 1, {_escaped(where)}." if threads else ""
     same = "networks that share a letter were not found different (Holm, 5\\,\\%)"
     same = same if any(arm.letters for arm in data.arms) else "too few seeds for letters"
+    seen = r" \dag: pretraining saw images of this data set." if any(arm.seen for arm in data.arms) else ""
     lines = [
         r"\begin{table}",
-        rf"\caption{{{_escaped(data.title)}: mean over seeds with 95\,\% intervals; {same}.{timed}}}",
+        rf"\caption{{{_escaped(data.title)}: mean over seeds with 95\,\% intervals; {same}.{seen}{timed}}}",
         r"\begin{tabular}{lrrrrrr}",
         r"\toprule",
         r"network & accuracy (\%) & params (k) & MFLOPs & file (kB) & memory (MB) & p50 (ms) \\",
@@ -76,6 +83,7 @@ def _latex(facts: StudyFacts, data: DataSetFacts) -> str:
         shown = f"{accuracy:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None else "")
         shown += rf"\textsuperscript{{{_escaped(arm.letters)}}}" if arm.letters else ""
         shown = shown if arm.enough else "not trained enough"
+        shown += r"\textsuperscript{\dag}" if arm.seen else ""
         shown += f", {arm.diverged} of {arm.diverged + len(arm.per_seed)} seeds diverged" if arm.diverged else ""
         cost = arm.deployed
         cells = [

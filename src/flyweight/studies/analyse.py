@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
@@ -39,7 +39,7 @@ from flyweight.studies.deployed import read_deployed
 from flyweight.studies.mapped import courses, maps, over_seeds
 from flyweight.studies.ranking import ENOUGH_SEEDS, rankings
 from flyweight.studies.spent import costs, spent
-from flyweight.studies.study import Question, Study, Trial
+from flyweight.studies.study import Question, Scale, Study, Trial, title_of
 from flyweight.studies.trial import Place
 
 SIGNIFICANT = 0.05
@@ -61,7 +61,8 @@ def analyse(
     blocked = _blocked(study, wanted, lost)
     names = list(dict.fromkeys(trial.dataset for trial in wanted))
     deployed = (read_deployed(place) or {}).get("costs", {}) if study.compare else {}
-    datasets = tuple(data for name in names if (data := _dataset(study, name, found, lost, deployed)).arms)
+    size = study.scales[scale]
+    datasets = tuple(data for name in names if (data := _dataset(study, size, name, found, lost, deployed)).arms)
     pairs: tuple[PairFacts, ...] = ()
     if study.compare:
         pairs = tuple(pair for data in datasets for pair in _pairs(data, found, place))
@@ -121,6 +122,7 @@ def _blocked(study: Study, wanted: Sequence[Trial], lost: Mapping[Trial, str]) -
 
 def _dataset(
     study: Study,
+    size: Scale,
     name: str,
     found: dict[Trial, dict[str, Any]],
     lost: Mapping[Trial, str],
@@ -144,8 +146,12 @@ def _dataset(
         )
     return DataSetFacts(
         name=name,
-        title=study.datasets[name].title,
+        title=title_of(study, size, name),
         test_images=max((result["n"] for result in mine.values()), default=0),
+        train_images=max(
+            (result["train_images"] for result in mine.values() if "train_images" in result), default=None
+        ),
+        classes=next((tuple(result["class_names"]) for result in mine.values() if "class_names" in result), ()),
         seeds=tuple(sorted({trial.seed for trial in mine})),
         arms=arms,
         published=published,
@@ -157,7 +163,7 @@ def _arm(
 ) -> ArmFacts:
     results = [result for trial, result in sorted(mine.items()) if trial.arm == arm]
     costs = {trial.seed: result["train_macs"] for trial, result in mine.items() if trial.arm == study.reference}
-    said = study.arms[arm].published
+    said = study.arms[arm].published_on(results[0]["dataset"])
     ratios = [result["train_macs"] / costs[result["seed"]] for result in results if result["seed"] in costs]
     return ArmFacts(
         arm=arm,
@@ -184,13 +190,14 @@ def _compared_facts(
     """Return what only a comparison of networks says of an arm."""
     first = results[0]
     pretrained = first["pretrained"] or ""
-    trained = float(np.mean([result["accuracy"] for result in results])) >= enough(first["classes"])
+    trained = _trained_enough(results)
     return {
         "enough": trained,
         "ranked": trained and not diverged and (not study.ranked or first["arm"] in study.ranked),
         "top5": _mean(results, "top5") if first["top5"] is not None else None,
         "balanced": _mean(results, "balanced"),
         "ece": _mean(results, "ece"),
+        "recalls": _recalls(results),
         "macs_by_torch": first["macs_by_torch"],
         "size_bytes": first["size_bytes"],
         "image_passes": _mean(results, "image_passes"),
@@ -316,7 +323,7 @@ def _verdicts(
 ) -> tuple[StudyVerdict, ...]:
     """Return each question's verdict over all data sets, then on each; Holm's correction within either family."""
     single = [
-        compared
+        _flagged(study, compared, found)
         for question, name in product(study.questions, datasets)
         if (compared := _compare(question, name, found, place)) is not None
     ]
@@ -324,23 +331,19 @@ def _verdicts(
         _overall(question, fair)
         for question in study.questions
         if len(mine := [compared for compared in single if compared.question == question]) == len(datasets)
-        and len(fair := [compared for compared in mine if not _seen(study, compared, found)]) > 1
+        and len(fair := [compared for compared in mine if not compared.seen]) > 1
     ]
     return (*_judged(overall), *_judged(single))
 
 
-def _seen(study: Study, compared: _Compared, found: dict[Trial, dict[str, Any]]) -> bool:
-    """True where an arm was pretrained on the very data set; that is no evidence on pretraining in general."""
-    return any(
-        _saw(study, result)
-        for trial, result in found.items()
-        if trial.dataset == compared.dataset and trial.arm in compared.question.arms
-    )
-
-
 @dataclass(frozen=True)
 class _Compared:
-    """The arms of a question on the same images of one data set, or of all."""
+    """The arms of a question on the same images of one data set, or of all.
+
+    Attributes:
+        enough: All its arms were trained enough, or networks are not compared.
+        seen: An arm was pretrained on the very data set; that is no evidence on pretraining in general.
+    """
 
     question: Question
     dataset: str
@@ -348,6 +351,8 @@ class _Compared:
     paired: PairedRuns
     cost_ratio: float
     mcnemar: tuple[McNemar, ...] = ()
+    enough: bool = True
+    seen: bool = False
 
 
 def _judged(family: Sequence[_Compared]) -> list[StudyVerdict]:
@@ -371,6 +376,8 @@ def _judged(family: Sequence[_Compared]) -> list[StudyVerdict]:
             cost_ratio=compared.cost_ratio,
             seeds=compared.seeds,
             mcnemar=compared.mcnemar,
+            enough=compared.enough,
+            seen=compared.seen,
         )
         for compared, p in zip(family, adjusted, strict=True)
     ]
@@ -392,6 +399,29 @@ def _compare(question: Question, name: str, found: dict[Trial, dict[str, Any]], 
     return _Compared(question, name, len(seeds), paired, ratio, _mcnemar(seeds, *scores) if single else ())
 
 
+def _flagged(study: Study, compared: _Compared, found: dict[Trial, dict[str, Any]]) -> _Compared:
+    """Return it with what a reader must know of its arms."""
+    arms = [
+        [result for trial, result in found.items() if (trial.dataset, trial.arm) == (compared.dataset, arm)]
+        for arm in compared.question.arms
+    ]
+    return replace(
+        compared,
+        enough=not study.compare or all(map(_trained_enough, arms)),
+        seen=any(_saw(study, result) for results in arms for result in results),
+    )
+
+
+def _recalls(results: Sequence[dict[str, Any]]) -> tuple[float, ...]:
+    if any("recalls" not in result for result in results):  # an older version's
+        return ()
+    return tuple(float(value) for value in np.mean([result["recalls"] for result in results], axis=0))
+
+
+def _trained_enough(results: Sequence[dict[str, Any]]) -> bool:
+    return float(np.mean([result["accuracy"] for result in results])) >= enough(results[0]["classes"])
+
+
 def _mcnemar(seeds: Sequence[int], first: Sequence[Any], second: Sequence[Any]) -> tuple[McNemar, ...]:
     """Return the exact test of each seed; scores are 1 for right, 0 for wrong."""
     counts = []
@@ -404,7 +434,8 @@ def _mcnemar(seeds: Sequence[int], first: Sequence[Any], second: Sequence[Any]) 
 def _overall(question: Question, mine: Sequence[_Compared]) -> _Compared:
     ratio = float(np.mean([compared.cost_ratio for compared in mine]))
     paired = over_data_sets([compared.paired for compared in mine])
-    return _Compared(question, ALL, min(compared.seeds for compared in mine), paired, ratio)
+    told = all(compared.enough for compared in mine)
+    return _Compared(question, ALL, min(compared.seeds for compared in mine), paired, ratio, enough=told)
 
 
 def _answer(difference: float, p: float, seeds: int) -> Answer:

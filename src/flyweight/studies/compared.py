@@ -23,6 +23,9 @@ DEFAULT_MODELS = (
     "tiny_resnet8_16",
     "tiny_sep_64",
 )
+# What pretraining has seen of the images of a source, as weights name what they were trained on: Tiny ImageNet is cut
+# from ImageNet.
+SEEN_BY = dict.fromkeys(("imagenet", "tiny-imagenet"), ("ImageNet", "imagenet", "in1k", "in12k", "in21k", "in22k"))
 RATES = (1.0, 0.3, 3.0, 0.1, 10.0, 0.55, 1.8, 0.17, 5.5)  # times the recipe's, in the order in which they are tried
 
 
@@ -160,6 +163,7 @@ def data_sets(
             label = f"{name}-{small.per_class or f'{100 * (small.fraction or 1):g}pc'}" if len(sizes) > 1 else name
             found[label] = StudyData(
                 title=f"{name} ({small.words})" if small.words else name,
+                seen_by=SEEN_BY.get(source.partition(":")[0], ()),
                 data={},
                 source=source,
                 quarantine=None if quarantine is None else str(quarantine),

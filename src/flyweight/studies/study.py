@@ -128,7 +128,7 @@ class Arm(_Part):
         tune: A search of the arm's own before it; None: trained as it stands.
         group: What it is an arm of, such as the network: arms of equal group are drawn side by side.
         recipe: What `base` is changed by.
-        published: What the paper says of it, shown beside what it gives here.
+        published: What is said of it elsewhere, shown beside what it gives here: on any data set, or by data set.
     """
 
     title: str
@@ -138,7 +138,11 @@ class Arm(_Part):
     tune: Tune | None = None
     group: str = ""
     recipe: dict[str, Any]
-    published: PublishedArm | None = None
+    published: PublishedArm | dict[str, PublishedArm] | None = None
+
+    def published_on(self, dataset: str) -> PublishedArm | None:
+        """Return what is said of it on a data set; None where nothing is."""
+        return self.published.get(dataset) if isinstance(self.published, dict) else self.published
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -286,6 +290,12 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise RecipeError(f"there is no {what} {name!r}", do=f"choose {', '.join(close)}")
+
+
+def title_of(study: Study, scale: Scale, dataset: str) -> str:
+    """Return a data set's title, with the part of it that the scale uses where the title does not say it."""
+    title, part = study.datasets[dataset].title, scale.subsets.get(dataset)
+    return title if part is None or not part.words or part.words in title else f"{title} ({part.words})"
 
 
 def trials(study: Study, scale: Scale, *, datasets: Iterable[str] = (), arms: Iterable[str] = ()) -> list[Trial]:

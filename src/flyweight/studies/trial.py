@@ -84,12 +84,20 @@ def claim(study: Study, scale: Scale, place: Place) -> None:
         write_json(file, content)
         return
     there = _known(json.loads(file.read_text("utf-8")))
-    differ = [key for key in content if there.get(key) != content[key]]
+    differ = [key for key in content if _differ(there.get(key), content[key], parts=key in ("arms", "datasets"))]
     if differ:
         raise RecipeError(
-            f"{place.out} holds a study with another {', '.join(differ)}",
+            f"{place.out} holds a study that differs in: {', '.join(differ)}",
             do="choose another --out, or empty that folder",
         )
+
+
+def _differ(there: Any, here: Any, *, parts: bool) -> bool:
+    """True where two values differ; of `parts` only those that both have: one more arm changes no finished trial."""
+    if not parts or not isinstance(there, dict):
+        return bool(there != here)
+    both = there.keys() & here.keys()
+    return not both or any(there[name] != here[name] for name in both)
 
 
 def _known(content: Any) -> Any:
@@ -123,6 +131,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
         recipe = _taught(recipe, place.of(_sibling(trial, arm.teacher)) / RUN)
     about = {"dataset": trial.dataset, "arm": trial.arm, "seed": trial.seed, "fingerprint": dataset.fingerprint()}
     about |= {"classes": len(dataset.classes), "train_images": len(prepared.split.train)}
+    about |= {"class_names": list(dataset.classes)}
     recipe, effort = _tuned(study, scale, trial, recipe, prepared, folder)
     try:
         trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
