@@ -41,7 +41,14 @@ def comparison_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study, place = made_up(folder, scores)
     found = {f"sample/{arm}": timed(number + 1) for number, arm in enumerate(scores)}
     write_json(
-        place.out / DEPLOYED, {"layout": LAYOUT, "asked": {}, "here": {}, "costs": found, "conditions": environment()}
+        place.out / DEPLOYED,
+        {
+            "layout": LAYOUT,
+            "asked": {},
+            "here": {"cpu": "made up", "threads": 1},
+            "costs": found,
+            "conditions": environment(),
+        },
     )
     facts = analyse(study, "own", trials(study, study.scales["own"]), place)
     return build_study_report(facts, folder).html
@@ -75,7 +82,7 @@ def test_the_page_of_a_comparison_ranks_draws_trade_offs_and_fits(
     assert browser.problems() == []
     assert browser.requests() == []
     sections = browser.run("[...document.querySelectorAll('section')].map(s => s.id)")
-    assert sections == ["networks", "tradeoffs", "pairs", "arms", "cost", "conditions"]
+    assert sections == ["networks", "devices", "tradeoffs", "pairs", "arms", "cost", "conditions"]
     assert "not trained enough" in browser.run("document.getElementById('networks').textContent")
     for cost in ("latency", "latency-openvino", "size", "memory", "macs"):
         assert browser.run(f"document.querySelectorAll('#plot-{cost}-sample svg.main-svg').length") > 0
@@ -153,7 +160,7 @@ def test_the_page_of_a_study_has_every_section_every_plot_and_what_is_missing(
     headings = browser.run(
         "[...document.querySelectorAll('section')].map(s => [s.id, s.querySelector('h2').textContent])"
     )
-    of_others = {"networks", "tradeoffs", "pairs", "maps", "convergence", "rankings", "diverged"}
+    of_others = {"networks", "devices", "tradeoffs", "pairs", "maps", "convergence", "rankings", "diverged"}
     assert dict(headings) == {name: title for name, title in SECTIONS.items() if name not in of_others}
     for plot in ("plot-answers", "plot-isolation", "plot-arms-mnist"):
         assert browser.run(f"document.querySelectorAll('#{plot} svg.main-svg').length") > 0, plot

@@ -20,6 +20,7 @@ from flyweight.report.tradeoff import fronts
 from flyweight.studies.analyse import analyse, enough
 from flyweight.studies.compared import comparison
 from flyweight.studies.conduct import Pace
+from flyweight.studies.devices import device_rankings
 from flyweight.studies.schedule import TrialDone, run_trials
 from flyweight.studies.study import Question, Study, Subset, recipe_of, trials
 from flyweight.studies.trial import CLAIM, RESULT, Place, claim
@@ -318,3 +319,22 @@ def test_an_arm_that_others_need_has_as_many_seeds_as_they() -> None:
     content["scales"]["own"]["seeds_of"] = {"tiny_cnn_5": 1}
     with pytest.raises(ValueError, match="no arm or group tiny_cnn_5"):
         Study.model_validate(content)
+
+
+def test_files_are_ranked_on_every_machine_that_timed_them() -> None:
+    def cost(ms: float, backend: str = "onnxruntime") -> dict[str, object]:
+        return {"backend": backend, "latency": {"p50": {"ms": ms, "low_ms": ms - 0.1, "high_ms": ms + 0.1}}}
+
+    def record(cpu: str, **timed: list[dict[str, object]]) -> dict[str, object]:
+        costs = {f"sample/{name}": found for name, found in timed.items()}
+        asked = {name: "plain" if "a" in name.rpartition("/")[2] else name for name in costs}
+        return {"here": {"cpu": cpu, "threads": 1}, "asked": asked, "costs": costs, "conditions": {}}
+
+    here = record("here", a=[cost(1.0)], also_a=[cost(1.0)], b=[cost(3.0), cost(0.5, "openvino")], c=[cost(3.15)])
+    there = record("there", a=[cost(9.0)], b=[cost(2.0)], c=[cost(5.0)])
+    found = device_rankings({**here, "others": [there]}, {"sample": ["a", "also_a", "b", "c"]})
+    assert [(one.device, one.backend, one.words) for one in found] == [
+        ("here", "onnxruntime", "a < b = c"),
+        ("there", "onnxruntime", "b < c < a"),
+    ]
+    assert device_rankings(None, {"sample": ["a"]}) == ()

@@ -136,6 +136,9 @@ def _print(facts: StudyFacts) -> None:
         shared = "Networks that share a letter were not found different (Holm over all pairs, 5 %)."
         print(f"\n{shared if facts.pairs else 'Fewer than three seeds: nothing is said of which differ.'}")
         print(facts.effort)
+    for device in facts.devices:
+        where = f"{device.device}, {device.backend}, {device.threads} thread{'s' * (device.threads > 1)}"
+        print(f"fastest first on {where} ({device.dataset}): {device.words}")
     for one in facts.maps:
         _print_map(one)
     for ranking in facts.rankings:

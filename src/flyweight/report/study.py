@@ -24,6 +24,7 @@ ALL = "all data sets"  # a verdict over every data set of the study, each counti
 
 SECTIONS = {
     "networks": "The networks",
+    "devices": "Fastest on each device",
     "tradeoffs": "Accuracy against cost",
     "pairs": "Every pair",
     "maps": "Where training converges",
@@ -58,6 +59,25 @@ class DeployedFacts(Fact):
     memory_increment_bytes: Count
 
 
+class DeviceFacts(Fact):
+    """The files of one data set on one machine, fastest first.
+
+    Attributes:
+        order: Arms; those that stand together have medians whose 95 % intervals overlap with the first one's.
+    """
+
+    device: str
+    backend: str
+    threads: Annotated[int, Field(gt=0)]
+    dataset: str
+    order: tuple[tuple[str, ...], ...]
+
+    @property
+    def words(self) -> str:
+        """Return the order as a line: `a < b = c < d`."""
+        return " < ".join(" = ".join(group) for group in self.order)
+
+
 class PublishedArmFacts(Fact):
     """What a paper says of an arm, and in which of its tables."""
 
@@ -85,7 +105,8 @@ class ArmFacts(Fact):
         recalls: Share of each class's images that are found, mean over seeds, in the order of the data set's `classes`.
         pretrained: What its first weights were trained on; "" from scratch.
         seen: True where that includes, or is what was cut into, this very data set.
-        accuracy: Mean over seeds on the study's part, with Student's 95 % interval over seeds.
+        accuracy: Mean over seeds on the study's part, with Student's 95 % interval over seeds; with one seed, Wilson's
+            over images.
         per_seed: Accuracy of each seed.
         val_accuracy: Mean over seeds.
         params, macs: Counted from the folded graph.
@@ -250,6 +271,7 @@ class StudyFacts(Fact):
         convergence: How the trainings of each arm went.
         maps: Accuracy and outcome over learning rate × batch size, where the study is such a map.
         rankings: How the order of arms changes, where several subsets of one data set are run.
+        devices: The order of the files by latency on each machine that timed them.
         cost: Core-seconds, predicted and measured; None in studies of an older version.
         published_on: What the published numbers of arms were measured on, where that is not what is run here.
         diverged: Why, by trial; those that need one that diverged too.
@@ -270,6 +292,7 @@ class StudyFacts(Fact):
     convergence: tuple[ConvergenceFacts, ...] = ()
     maps: tuple[MapFacts, ...] = ()
     rankings: tuple[RankingFacts, ...] = ()
+    devices: tuple[DeviceFacts, ...] = ()
     cost: CostFacts | None = None
     published_on: str = ""
     differs: tuple[str, ...] = ()
@@ -314,6 +337,7 @@ def render_study(facts: StudyFacts) -> str:
     published = asks and bool(facts.paper)
     optional |= {"answers": bool(facts.verdicts) or asks}
     optional |= {**dict.fromkeys(("networks", "tradeoffs"), facts.compares), "pairs": bool(facts.pairs)}
+    optional["devices"] = bool(facts.devices)
     optional |= {"published": facts.has_published or published}
     shown = {name: title for name, title in SECTIONS.items() if optional.get(name, True)}
     absent = {

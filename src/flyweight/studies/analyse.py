@@ -36,6 +36,7 @@ from flyweight.report.study import (
 from flyweight.runtime.backends import ENGINES
 from flyweight.runtime.environment import environment
 from flyweight.studies.deployed import read_deployed
+from flyweight.studies.devices import device_rankings
 from flyweight.studies.mapped import courses, maps, over_seeds
 from flyweight.studies.ranking import ENOUGH_SEEDS, rankings
 from flyweight.studies.spent import costs, spent
@@ -60,7 +61,8 @@ def analyse(
     lost = {trial: result["diverged"]["why"] for trial, result in results.items() if trial not in found}
     blocked = _blocked(study, wanted, lost)
     names = list(dict.fromkeys(trial.dataset for trial in wanted))
-    deployed = (read_deployed(place) or {}).get("costs", {}) if study.compare else {}
+    on_machines = read_deployed(place) if study.compare else None
+    deployed = (on_machines or {}).get("costs", {})
     size = study.scales[scale]
     datasets = tuple(data for name in names if (data := _dataset(study, size, name, found, lost, deployed)).arms)
     pairs: tuple[PairFacts, ...] = ()
@@ -69,7 +71,7 @@ def analyse(
         datasets = tuple(_lettered(data, pairs) for data in datasets)
     conditions = environment()
     cost = costs(study, wanted, results, place)
-    timed = (read_deployed(place) or {}).get("conditions") if study.compare else None
+    timed = (on_machines or {}).get("conditions")
     return StudyFacts(
         study=study.name,
         title=study.title,
@@ -88,6 +90,7 @@ def analyse(
         convergence=courses(study, results),
         maps=maps(study, study.scales[scale], wanted, results) if study.stability else (),
         rankings=rankings(study, study.scales[scale], found),
+        devices=device_rankings(on_machines, {data.name: [arm.arm for arm in data.arms] for data in datasets}),
         diverged={trial.name: why for trial, why in {**lost, **blocked}.items()},
         missing=tuple(trial.name for trial in wanted if trial not in results and trial not in blocked),
         conditions=Conditions(
@@ -172,7 +175,7 @@ def _arm(
         published=None if said is None else PublishedArmFacts(accuracy=said.accuracy, where=said.where),
         **(_compared_facts(study, results, diverged, deployed) if study.compare else {}),
         diverged=diverged,
-        accuracy=over_seeds([result["accuracy"] for result in results]),
+        accuracy=over_seeds([result["accuracy"] for result in results], results[0]["n"]),
         per_seed=tuple(result["accuracy"] for result in results),
         val_accuracy=_mean(results, "val_accuracy"),
         params=results[0]["params"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ def measure_deployed(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return what each network's file costs here on each installed backend, the default first, by "dataset/arm".
 
-    Written to `deployed.json` and not taken twice. Taken again where the processor or a backend is another. One file
-    stands for all seeds of an arm: they differ in weights alone. Arms of one data set with the same network are one
-    file too. Latencies are interleaved, model only, batch 1.
+    Written to `deployed.json` and not taken twice. Taken again where the processor or a backend is another; what
+    another processor took stays beside it. One file stands for all seeds of an arm: they differ in weights alone.
+    Arms of one data set with the same network are one file too. Latencies are interleaved, model only, batch 1.
     """
     files = _files(study, order, place)
     conditions = environment()
@@ -68,10 +68,27 @@ def measure_deployed(
             }
         )
     costs = {name: found[asked[name]] for name in files}
-    write_json(
-        place.out / DEPLOYED, {"layout": LAYOUT, "asked": asked, "here": here, "costs": costs, "conditions": conditions}
-    )
+    record = {"asked": asked, "here": here, "costs": costs, "conditions": conditions}
+    others = [one for one in records_of(known) if _machine(one) != _machine(record)]
+    write_json(place.out / DEPLOYED, {"layout": LAYOUT, **record, "others": others})
     return costs
+
+
+def records_of(deployed: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return what each machine measured, the last one first: `asked` (graph by file), `here`, `costs`, `conditions`."""
+    if deployed is None:
+        return []
+    keys = ("asked", "here", "costs", "conditions")
+    return [{key: deployed[key] for key in keys}, *deployed.get("others", [])]
+
+
+def graphs_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the graph that stands for each "dataset/arm" of a record: equal where one file was timed for both."""
+    return dict(record["asked"])
+
+
+def _machine(record: Mapping[str, Any]) -> tuple[str, int]:
+    return record["here"]["cpu"], record["here"]["threads"]
 
 
 def _runs(backend: str, file: Path) -> bool:

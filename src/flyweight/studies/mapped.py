@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flyweight.measure.statistics import mean_interval
+from flyweight.measure.statistics import mean_interval, wilson
 from flyweight.report.facts import Measured
 from flyweight.report.stability import CellFacts, ConvergenceFacts, MapFacts, Outcome
 from flyweight.studies.study import Scale, Study, Trial, recipe_of
@@ -98,11 +98,16 @@ def outcome(diverged: int, accuracies: Sequence[float], best: float, chance: flo
     return "slow" if float(np.mean(accuracies)) - chance < SLOW * (best - chance) else "converged"
 
 
-def over_seeds(values: Sequence[float]) -> Measured:
-    """Return the mean of shares over seeds with Student's interval; no interval for one, nothing for none."""
+def over_seeds(values: Sequence[float], images: int | None = None) -> Measured:
+    """Return the mean of shares over seeds with Student's interval; nothing for none.
+
+    Args:
+        images: That each share is of; one seed then has Wilson's interval over them, else it has none.
+    """
     if not values:
         return Measured()
     found = mean_interval(values)
     if len(values) < 2:
-        return Measured(value=found.value)
+        low, high = (None, None) if images is None else wilson(round(found.value * images), images)
+        return Measured(value=found.value, low=low, high=high)
     return Measured(value=found.value, low=max(0.0, found.low), high=min(1.0, found.high))
