@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from flyweight.cli import run
-from flyweight.export.counted import counted_params
+from flyweight.export.counted import Counted, counted, counted_params
 from flyweight.models.architecture import Architecture
 from flyweight.models.card import card_of
 
@@ -35,6 +37,58 @@ def test_the_table_says_that_costs_are_counted(capsys: pytest.CaptureFixture[str
     assert "tiny_cnn_4" in printed
 
 
+def test_rows_are_printed_as_they_are_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[str] = []
+
+    def noted(architecture: Architecture) -> Counted:
+        printed.append(capsys.readouterr().out)
+        return counted(architecture)
+
+    monkeypatch.setattr("flyweight.export.counted.counted", noted)
+    assert run(["models", "tiny_cnn_[46]"]) == 0
+    assert printed[0] == ""
+    assert "tiny_cnn_4" in printed[1]
+    assert "tiny_cnn_6" in capsys.readouterr().out
+
+
+def test_names_alone_are_listed_without_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from flyweight.cli import run\n"
+        "assert run(['models', 'repvgg', '--names']) == 0"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert [line.split() for line in found.splitlines()] == [[f"repvgg_a{n}", "RepVGG", "timm"] for n in range(3)]
+
+
+def test_names_alone_as_json_say_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "repvgg_a0", "--names", "--json"]) == 0
+    assert [row["paper"] for row in json.loads(capsys.readouterr().out)] == ["arXiv:2101.03697"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["tiny_cnn_[46]", "--budget", "params<1k"],
+            "none of 2 networks meets 'params<1k'; the smallest is params 4.066k",
+        ),
+        (["tiny_cnn_4", "--budget", "macs<1k"], "tiny_cnn_4 does not meet 'macs<1k'; the smallest is macs 295.1k"),
+    ],
+)
+def test_a_budget_that_nothing_meets_is_told_with_the_smallest(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["models", *arguments]) == 0
+    assert capsys.readouterr().out.startswith(words)
+    assert run(["models", *arguments, "--json"]) == 0
+    asked = capsys.readouterr()
+    assert json.loads(asked.out) == []
+    assert asked.err.startswith(words)
+
+
 def test_the_card_of_one_network_says_where_it_comes_from_and_how_it_folds(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "mobilenetv3_small_050"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -57,6 +111,8 @@ def test_the_card_of_a_network_with_branches_counts_what_is_merged() -> None:
         (["nonsuch_net"], "nonsuch_net"),
         (["--budget", "params<lots"], "params<lots"),
         (["--budget", "latency_p90<2ms"], "latency_p90"),
+        (["--names", "--budget", "phone"], "phone"),
+        (["tiny_cnn_4", "--image-size", "8"], "image_size is 8 px, and tiny_cnn_4 is tested from 28 px on"),
     ],
 )
 def test_what_it_cannot_read_is_quoted(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,19 @@ def test_an_unknown_name_is_refused_with_the_closest_names() -> None:
     assert "mobilenetv3_smal_100" in caught.value.what
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("mobilnetv3", "mobilenetv3_"), ("resnet188", "resnet18"), ("mobilenetv2_03", "mobilenetv2_035")],
+)
+def test_names_of_the_catalogue_are_proposed_first_and_none_twice(name: str, first: str) -> None:
+    with pytest.raises(ModelError, match="did you mean") as caught:
+        find(name)
+    proposed = caught.value.do.removeprefix("did you mean ").partition("?")[0].split(", ")
+    assert proposed[0].startswith(first)
+    assert len(set(proposed)) == len(proposed) == 4
+    assert [close in ZOO for close in proposed] == [True, True, True, False]
+
+
 def test_any_timm_network_works_by_its_name_with_a_prefix() -> None:
     architecture = Architecture("timm:test_resnet", 5, 2, 48)
     assert architecture.build().eval()(torch.from_numpy(pixels(1, 2, 48))).shape == (1, 5)

@@ -11,10 +11,22 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from flyweight.cli import run as cli
 from flyweight.errors import ModelError
 from flyweight.models import fetch
 from flyweight.models.architecture import Architecture
-from flyweight.models.weights import SHIPPED, TENSORS, Weights, cache_folder, fitted, load_weights, stored, vendor
+from flyweight.models.weights import (
+    SHIPPED,
+    TENSORS,
+    Weights,
+    cache_folder,
+    facts_of,
+    fitted,
+    forget,
+    load_weights,
+    stored,
+    vendor,
+)
 
 NAME = "timm/mobilenetv3_small_050.lamb_in1k"
 
@@ -130,6 +142,12 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
         fetch.fetch(NAME, tmp_path / "bad.pth")
 
 
+def test_a_file_that_the_networks_own_rule_cannot_read_is_refused_as_one_of_another_network(tmp_path: Path) -> None:
+    save_file({"other.fc1.weight": torch.zeros(4, 4)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="another shape"):
+        fetch.fetch("timm/convnext_atto.d2_in1k", tmp_path / "other.safetensors")
+
+
 def test_without_a_connection_it_says_how_to_do_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("no route to host")
@@ -155,6 +173,66 @@ def test_a_grey_image_gives_what_its_colour_copy_gave_and_four_channels_keep_the
 def test_known_names_come_without_asking_the_network() -> None:
     assert NAME in fetch.known_names("mobilenetv3_small_050")
     assert "torchvision/squeezenet1_1.IMAGENET1K_V1" in fetch.known_names("squeezenet")
+
+
+def test_weights_of_a_trunk_without_classes_are_not_listed_and_not_fetched() -> None:
+    without = "timm/convnext_tiny.dinov3_lvd1689m"
+    assert timm.get_pretrained_cfg(without.removeprefix("timm/")).num_classes == 0
+    assert without not in fetch.known_names("convnext_tiny")
+    with pytest.raises(ModelError, match="trunk without classes"):
+        fetch.fetch(without)
+
+
+def test_the_licence_is_known_before_anything_is_fetched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["weights", "list", "--known", "mobilenetv3_small_050", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"name": NAME, "licence": "apache-2.0"}]
+    assert cli(["weights", "list", "--known", "squeezenet1_1"]) == 0
+    assert "ImageNet's terms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"name": "own/net"}', "no json"])
+def test_facts_that_are_none_are_refused_and_hide_no_other_weights(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some().save(cache_folder() / "own/net")
+    folder = some("own/broken").save(cache_folder() / "own/broken")
+    (folder / "weights.json").write_text(content)
+    for ask in (lambda: load_weights("own/broken"), lambda: vendor("own/broken", tmp_path / "stick")):
+        with pytest.raises(ModelError, match="does not hold weights"):
+            ask()
+    assert cli(["weights", "list", "own", "--json"]) == 0
+    broken, whole = json.loads(capsys.readouterr().out)
+    assert (broken["name"], whole["name"]) == ("own/broken", "own/net")
+    assert "does not hold weights" in broken["broken"]
+    assert "broken" not in whole
+
+
+def test_a_folder_without_its_tensors_is_listed_as_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    some().save(cache_folder() / "own/net")
+    (some("own/gone").save(cache_folder() / "own/gone") / TENSORS).unlink()
+    assert cli(["weights", "list", "own"]) == 0
+    gone, whole = capsys.readouterr().out.splitlines()
+    assert "broken" in gone
+    assert TENSORS in gone
+    assert "CC0-1.0" in whole
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a//b", "a/./b", "a/..", "", ".", "..\\out", "C:out"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    some().save(cache_folder() / "kept")
+    carried = some(name).save(tmp_path / "carried")
+    for ask in (
+        lambda: load_weights(str(carried)),
+        lambda: facts_of(carried),
+        lambda: vendor(str(carried), tmp_path / "stick"),
+        lambda: forget(name),
+    ):
+        with pytest.raises(ModelError, match="no name of weights"):
+            ask()
+    assert cli(["weights", "add", name, str(tmp_path)]) == 1
+    assert not (tmp_path / "stick").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "carried"]
+    assert (cache_folder() / "kept" / TENSORS).is_file()
 
 
 def test_the_facts_are_plain_json() -> None:

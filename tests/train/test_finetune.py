@@ -10,16 +10,19 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from flyweight.cli import run as cli
+from flyweight.cli.progress import afresh_line
 from flyweight.data.dataset import Dataset
 from flyweight.errors import RecipeError
 from flyweight.models.architecture import Architecture
 from flyweight.models.layers import blocks
 from flyweight.models.weights import Weights, cache_folder
 from flyweight.train.linear_probe import PENALTIES
+from flyweight.train.loop import EpochDone
 from flyweight.train.optim import make_optimizer
 from flyweight.train.prepare import prepare
 from flyweight.train.recipe import OptimPart, Recipe
-from flyweight.train.run import train_and_wait
+from flyweight.train.run import Resolving, run, train_and_wait
+from flyweight.train.stages import take_weights
 from flyweight.train.trained import Trained
 
 DEPTH = 1 + 12 + 1
@@ -135,8 +138,42 @@ def test_pretrained_weights_of_colour_images_begin_a_run_on_grey_ones_with_other
 
 def test_a_probe_of_a_network_without_a_dense_head_is_refused(few: Dataset, quick: Recipe, tmp_path: Path) -> None:
     recipe = with_parts(quick, model={"name": "squeezenet1_1"}, **PROBE)
-    with pytest.raises(RecipeError, match="probe fits a dense last layer"):
+    with pytest.raises(RecipeError, match="probe fits a dense last layer") as caught:
         train_and_wait(few.take(np.arange(0, 800, 4)), recipe, tmp_path)
+    assert "--recipe unfreeze" in caught.value.do
+
+
+def test_what_starts_afresh_besides_the_head_is_said_also_when_the_run_goes_on(
+    few: Dataset, quick: Recipe, tmp_path: Path
+) -> None:
+    architecture = Architecture("tiny_cnn_8", 7, 1, 28)
+    state = architecture.build().state_dict()
+    recipe = with_parts(quick, model={"name": "tiny_cnn_8"})
+    for name, weights, afresh in (
+        ("whole", state, ()),
+        ("part", {**state, "net.0.0.weight": torch.zeros(5, 1, 3, 3)}, ("net.0.0.weight",)),
+    ):
+        begun = Weights("own/net", architecture, weights, "", "a test", "noise")
+        for made in range(2):
+            events = run(few, recipe, tmp_path / name, initial=begun)
+            first = next(events)
+            assert isinstance(first, Resolving)
+            assert first.afresh == afresh
+            assert first.resumed_at == made
+            next(event for event in events if isinstance(event, EpochDone))
+            events.close()
+    assert afresh_line(afresh).startswith("1 tensor besides the head starts afresh, the first: net.0.0.weight")
+
+
+def test_attention_biases_made_for_another_image_size_start_afresh() -> None:
+    network = Architecture("efficientvit_m0", 10, 3, 64).build()
+    given = {
+        name: value + 1 for name, value in Architecture("efficientvit_m0", 10, 3, 224).build().state_dict().items()
+    }
+    afresh = take_weights(network, given)
+    assert afresh
+    assert all(name.endswith("attention_biases") for name in afresh)
+    assert all(given[name].shape != network.state_dict()[name].shape for name in afresh)
 
 
 def test_a_probe_of_a_quantized_network_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flyweight.cli.progress import TrainingProgress, need_train_extra
+from flyweight.cli.progress import TrainingProgress, afresh_line, need_train_extra
 from flyweight.errors import RecipeError
 
 
@@ -79,7 +79,9 @@ def _show(event: Any, bars: TrainingProgress) -> None:
     planned, name = event.round, type(event.event).__name__
     label = f"round {planned.number + 1}: {planned.candidate.name}"
     bars.update("trainings", event.done, event.total, "trainings")
-    if name == "StepDone":
+    if name == "Resolving" and event.event.afresh:
+        bars.say(f"{label}: {afresh_line(event.event.afresh)}")
+    elif name == "StepDone":
         inner = event.event
         bars.update("train", inner.epoch * inner.steps + inner.step, planned.epochs * inner.steps, label)
     elif name == "Finished":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -69,6 +70,12 @@ class Bars:
             self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def afresh_line(names: Sequence[str]) -> str:
+    """Return in one line which tensors do not begin with the weights that were given."""
+    count = "1 tensor besides the head starts" if len(names) == 1 else f"{len(names)} tensors besides the head start"
+    return f"{count} afresh, the first: {names[0]} (the weights to begin with have none of its shape)"
+
+
 class TrainingProgress(Bars):
     """Shows the events of `train.run.run`."""
 
@@ -93,6 +100,8 @@ class TrainingProgress(Bars):
             self.say(f"{plan.device}, {plan.precision}, {layout}, {plan.threads} threads, {plan.image_size} px")
             if event.resumed_at:
                 self.say(f"continuing after epoch {event.resumed_at}")
+            if event.afresh:
+                self.say(afresh_line(event.afresh))
         elif kind == "StepDone":
             self.update(
                 "train",

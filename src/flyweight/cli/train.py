@@ -56,14 +56,17 @@ def train(
         known = {"fingerprint": initial.data.get("fingerprint"), "split": initial.split}
         refuse_other_split(known, dataset, chosen, "--from")
     trained, epochs = None, chosen.total_epochs
+    afresh: tuple[str, ...] = ()
     with TrainingProgress(quiet=as_json) as bars:
         for event in run(dataset, chosen, out, device=device, initial=initial, progress=bars.decoded):
-            epochs = event.recipe.total_epochs if isinstance(event, Resolving) else epochs
+            if isinstance(event, Resolving):
+                epochs, afresh = event.recipe.total_epochs, event.afresh
             bars.show(event, epochs)
             trained = event.trained if isinstance(event, Finished) else trained
     assert trained is not None
     shipped = export(trained, dataset, bundle or out / "bundle")
     result = {**trained.metrics, "run": str(out), "bundle": str(shipped.path), "epochs": len(trained.history)}
+    result["afresh"] = list(afresh)
     course = convergence(trained.history, trained.metrics)
     result["convergence"] = dataclasses.asdict(course)
     if as_json:

@@ -21,20 +21,23 @@ def list_all(
     known: Annotated[bool, typer.Option("--known", help="List what is published, not what is here.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the weights on this machine, or those that could be fetched."""
+    """List the weights on this machine, or those that could be fetched, with the licence of each."""
     need_train_extra()
     if known:
-        from flyweight.models.fetch import known_names
+        from flyweight.models.fetch import known_names, licence_of
 
-        _show(known_names(pattern), as_json)
+        _show_known([{"name": name, "licence": licence_of(name)} for name in known_names(pattern)], as_json)
         return
-    from flyweight.models.weights import facts_of, folders, stored
+    from flyweight.models.weights import folders, stored
 
-    found = [facts_of(folder) for name, folder in stored() if pattern in name]
+    found = [_facts_or_reason(name, folder) for name, folder in stored() if pattern in name]
     if as_json:
         print(json.dumps(found))
         return
     for facts in found:
+        if "broken" in facts:
+            print(f"{facts['name']:<44} broken: {facts['broken']}")
+            continue
         licence = facts["licence"] or "licence not stated"
         print(f"{facts['name']:<44} {facts['data']:<24} {licence:<14} {facts['size_bytes'] / 1e6:.1f} MB")
     if not found:
@@ -70,9 +73,10 @@ def add(
 ) -> None:
     """Keep the weights of a run of your own under a name."""
     need_train_extra()
-    from flyweight.models.weights import Weights, cache_folder
+    from flyweight.models.weights import Weights, cache_folder, check_name
     from flyweight.train.trained import Trained
 
+    check_name(name)
     trained = Trained.load(run)
     data = f"{trained.data['name']}, {trained.data['train']:,} images"
     origin = {"fingerprint": trained.data.get("fingerprint"), "split": trained.split}
@@ -119,5 +123,20 @@ def _done(folder: Path, as_json: bool) -> None:
     print(f"           --set model.pretrained={facts['name']}")
 
 
-def _show(names: list[Any], as_json: bool) -> None:
-    print(json.dumps(names) if as_json else "\n".join(names))
+def _facts_or_reason(name: str, folder: Path) -> dict[str, Any]:
+    """Return the facts of a folder, or why it has none: one that is broken hides no other."""
+    from flyweight.errors import ModelError
+    from flyweight.models.weights import facts_of
+
+    try:
+        return facts_of(folder)
+    except ModelError as error:
+        return {"name": name, "folder": str(folder), "broken": error.what}
+
+
+def _show_known(found: list[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+        return
+    for one in found:
+        print(f"{one['name']:<56} {one['licence'] or 'licence not stated'}")

@@ -43,16 +43,23 @@ def counted(architecture: Architecture) -> Counted:
         ModelError: The architecture cannot be built.
         ExportError: torch cannot export this network.
     """
-    remembered = _memory_of(architecture)
-    if remembered.is_file():
-        content = json.loads(remembered.read_text("utf-8"))
-        size = content.pop("size_bytes")
-        return Counted(Cost(**{**content, "unsupported": tuple(content["unsupported"])}), size)
+    if known := remembered(architecture):
+        return known
     with tempfile.TemporaryDirectory(prefix="flyweight-count-") as folder:
         file = export_untrained(architecture, Path(folder) / "model.onnx")
         found = Counted(count(file), file.stat().st_size)
-    write_json(remembered, {**found.cost.to_json(), "size_bytes": found.size_bytes})
+    write_json(_memory_of(architecture), {**found.cost.to_json(), "size_bytes": found.size_bytes})
     return found
+
+
+def remembered(architecture: Architecture) -> Counted | None:
+    """Return what an earlier `counted` found; None where there was none."""
+    file = _memory_of(architecture)
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text("utf-8"))
+    size = content.pop("size_bytes")
+    return Counted(Cost(**{**content, "unsupported": tuple(content["unsupported"])}), size)
 
 
 def counted_params(architecture: Architecture) -> int:

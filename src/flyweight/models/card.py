@@ -9,9 +9,8 @@ from torch import nn
 
 from flyweight.models.adapt import SMALL_INPUT, default_min_map, trace
 from flyweight.models.architecture import Architecture, fold
-from flyweight.models.zoo import find
+from flyweight.models.zoo import SMALLEST, check_size, find
 
-SMALLEST = 28  # px: the suite tests every network from here on
 _MERGES = ("reparameterize", "fuse", "switch_to_deploy")
 
 
@@ -73,8 +72,9 @@ def card_of(architecture: Architecture) -> Card:
     """Return the card of the architecture's network.
 
     Raises:
-        ModelError: It cannot be built at that size.
+        ModelError: It cannot be built at that size, or images of that size are too small.
     """
+    check_size(architecture.name, architecture.image_size)
     entry = find(architecture.name)
     network = architecture.build()
     folded, _ = fold(network, architecture)
@@ -98,12 +98,15 @@ def card_of(architecture: Architecture) -> Card:
 
 
 def pretrained_names(library: str, name: str) -> tuple[str, ...]:
-    """Return the names of published weights, as `flyweight weights get` takes them; none for our own networks."""
+    """Return the names of published weights, as `flyweight weights get` takes them; none for our own networks.
+
+    Those of a trunk without classes are left out: an `Architecture` has two at least.
+    """
     if library == "timm":
         import timm
 
-        bare = name.removeprefix("timm:")
-        return tuple(f"timm/{tagged}" for tagged in timm.list_pretrained(bare))
+        found = {tagged: timm.get_pretrained_cfg(tagged) for tagged in timm.list_pretrained(name.removeprefix("timm:"))}
+        return tuple(f"timm/{tagged}" for tagged, config in found.items() if config and config.num_classes >= 2)
     if library == "torchvision":
         import torchvision
 

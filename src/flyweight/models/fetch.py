@@ -16,6 +16,7 @@ from flyweight.models.card import pretrained_names
 from flyweight.models.weights import Weights
 from flyweight.models.zoo import ZOO, find
 
+_TORCHVISION_LICENCE = "BSD-3-Clause (code); ImageNet's terms for the weights"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -23,6 +24,17 @@ def known_names(pattern: str = "") -> list[str]:
     """Return the names of published weights of the catalogue's networks that contain `pattern`; asks no network."""
     found = [name for entry in ZOO.values() for name in pretrained_names(entry.library, entry.name)]
     return [name for name in found if pattern in name]
+
+
+def licence_of(name: str) -> str:
+    """Return the licence that the publisher states for one of `known_names`, "" where none; asks no network."""
+    library, _, tagged = name.partition("/")
+    if library == "torchvision":
+        return _TORCHVISION_LICENCE
+    import timm
+
+    config = timm.get_pretrained_cfg(tagged)
+    return (config.license or "") if config else ""
 
 
 def fetch(name: str, file: Path | None = None) -> Weights:
@@ -62,6 +74,12 @@ def _timm(name: str, tagged: str, file: Path | None) -> _Found:
     config = timm.get_pretrained_cfg(tagged) if tagged in timm.list_pretrained(tagged.partition(".")[0]) else None
     if config is None:
         raise _unknown(name)
+    if config.num_classes < 2:
+        raise ModelError(
+            f"{name} are weights of a trunk without classes, and a network here has two at least",
+            do=f"choose others: flyweight weights list --known {tagged.partition('.')[0]}",
+            more="docs/weights.md",
+        )
     network = timm.create_model(tagged.partition(".")[0], num_classes=config.num_classes)
     if file is not None:
         state, source = _read(file), str(file)
@@ -85,11 +103,17 @@ def _timm(name: str, tagged: str, file: Path | None) -> _Found:
 
 
 def _filtered(network: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the state dict renamed by the network's own rule, where its module has one (timm's convention)."""
+    """Return the state dict renamed by the network's own rule, where its module has one (timm's convention).
+
+    The rules look for tensors of their own network: what one cannot read is returned as it is, and `fetch` refuses it.
+    """
     import importlib
 
     rule = getattr(importlib.import_module(type(network).__module__), "checkpoint_filter_fn", None)
-    renamed: Mapping[str, Tensor] = rule(dict(state), network) if rule else state
+    try:
+        renamed: Mapping[str, Tensor] = rule(dict(state), network) if rule else state
+    except (LookupError, RuntimeError, AttributeError, TypeError, ValueError):
+        return state
     return renamed
 
 
@@ -116,7 +140,7 @@ def _torchvision(name: str, tagged: str, file: Path | None) -> _Found:
     architecture = Architecture(
         find(model).name, len(published.meta["categories"]), 3, 224, {"min_map": 1}, mean=mean, std=std
     )
-    return architecture, "BSD-3-Clause (code); ImageNet's terms for the weights", "ImageNet-1k", source, state
+    return architecture, _TORCHVISION_LICENCE, "ImageNet-1k", source, state
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
@@ -161,7 +185,7 @@ def _unknown(name: str) -> ModelError:
 def _no_connection(name: str, source: str, error: BaseException) -> ModelError:
     return ModelError(
         f"{name} cannot be downloaded from {source}: {' '.join(str(error).split())[:160]}",
-        do=f"fetch it where there is a connection (flyweight weights get {name}; flyweight weights vendor {name} --to "
-        f"FOLDER) and carry FOLDER here, or give the publisher's file: flyweight weights get {name} --file FILE",
+        do=f"fetch it where there is a connection (flyweight weights get {name}, then flyweight weights vendor {name} "
+        f"--to FOLDER) and carry FOLDER here, or give the publisher's file: flyweight weights get {name} --file FILE",
         more="docs/weights.md",
     )

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
 
 import torch
@@ -109,14 +109,14 @@ def load_weights(name: str) -> Weights:
     """Return weights by name or path.
 
     Raises:
-        ModelError: There are none, or the file is damaged.
+        ModelError: There are none, a file is damaged, or the name in it leads out of a folder of weights.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     folder = _folder_of(name)
     try:
-        facts = json.loads((folder / FACTS).read_text("utf-8"))
+        facts = _facts(folder)
         content = (folder / TENSORS).read_bytes()
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:
             raise ModelError(f"{folder / TENSORS} is not the file that {FACTS} describes", do="fetch or copy it again")
@@ -129,24 +129,43 @@ def load_weights(name: str) -> Weights:
             data=facts["data"],
             trained_on=facts.get("trained_on", {}),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{folder} does not hold weights: {error}", do="fetch or copy them again") from error
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        raise _no_weights(folder, error) from error
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """Return weights.json, with the bytes of the file added. Raises ModelError."""
+    """Return weights.json, with the bytes of the file added.
+
+    Raises:
+        ModelError: A file is missing or is not one of weights, or the name in it leads out of a folder of weights.
+    """
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text("utf-8"))
-        return {**facts, "size_bytes": (folder / TENSORS).stat().st_size, "folder": str(folder)}
+        return {**_facts(folder), "size_bytes": (folder / TENSORS).stat().st_size, "folder": str(folder)}
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} does not hold weights: {error}", do="fetch or copy them again") from error
+        raise _no_weights(folder, error) from error
+
+
+def check_name(name: str) -> str:
+    """Return the name of weights, which is also their folder below another one.
+
+    Raises:
+        ModelError: It is absolute, or has a part that is empty, `.` or `..`: its folder could lie elsewhere.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if {"", ".", ".."} & set(parts) or PureWindowsPath(name).drive or "\0" in name:
+        raise ModelError(
+            f"{name!r} is no name of weights: it would lead out of the folder they are kept in",
+            do="use a name such as mine/birds: parts with / between them, none of them empty, . or ..",
+            more="docs/weights.md",
+        )
+    return name
 
 
 def vendor(name: str, folder: Path) -> Path:
     """Copy weights into a folder to carry away, checked first; return where they are.
 
     Raises:
-        ModelError: There are none, or the file is damaged.
+        ModelError: There are none, the file is damaged, or the name in it leads out of `folder`.
         OutputError: The folder cannot be written.
     """
     found = load_weights(name)
@@ -157,8 +176,12 @@ def vendor(name: str, folder: Path) -> Path:
 
 
 def forget(name: str) -> None:
-    """Remove weights from the cache. Raises ModelError where they are not in it."""
-    folder = cache_folder() / name
+    """Remove weights from the cache.
+
+    Raises:
+        ModelError: They are not in it, or the name leads out of it.
+    """
+    folder = cache_folder() / check_name(name)
     if not (folder / FACTS).is_file():
         raise ModelError(f"the cache holds no weights {name!r}", do="`flyweight weights list` says what there is")
     shutil.rmtree(folder)
@@ -191,6 +214,32 @@ def _rechannelled(weight: Tensor, channels: int) -> Tensor:
         return weight.sum(dim=1, keepdim=True)
     order = torch.arange(channels) % before
     return weight[:, order] * (before / channels)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return weights.json with all that is read of it. Raises OSError, ValueError, or ModelError for its name."""
+    facts = json.loads((folder / FACTS).read_text("utf-8"))
+    if not isinstance(facts, dict):
+        raise ValueError(f"{FACTS} is a {type(facts).__name__} and no object")
+    for key in ("name", "licence", "source", "data", "sha256"):
+        _check_kind(facts, key, str)
+    _check_kind(facts, "architecture", dict)
+    _check_kind(facts["architecture"], "name", str)
+    trained_on = facts.get("trained_on", {})
+    if trained_on != {}:
+        _check_kind(facts, "trained_on", dict)
+        _check_kind(trained_on, "split", dict)
+    check_name(facts["name"])
+    return facts
+
+
+def _check_kind(facts: Mapping[str, Any], key: str, kind: type) -> None:
+    if not isinstance(facts.get(key), kind):
+        raise ValueError(f"{FACTS} has no {key}" if key not in facts else f"{key} in {FACTS} is {facts[key]!r:.80}")
+
+
+def _no_weights(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{folder} does not hold weights: {error}", do="fetch or copy them again")
 
 
 def _folder_of(name: str) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from flyweight.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
+
+SMALLEST = 28  # px: the suite tests every network of the catalogue from here on
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def find(name: str) -> Entry:
     known = _timm_names()
     if wanted in known:
         return _timm_entry(wanted, family=wanted, paper=f"see timm's page of {wanted}", name=name)
-    close = difflib.get_close_matches(wanted, [*ZOO, *known], n=4, cutoff=0.5)
+    close = _closest(wanted, ZOO, 3)
+    close += _closest(wanted, set(known) - ZOO.keys(), 4 - len(close))
     raise ModelError(
         f"there is no network called {name!r}",
         do=(f"did you mean {', '.join(close)}? " if close else "") + "`flyweight models` lists the catalogue",
@@ -64,6 +67,30 @@ def names(pattern: str = "*") -> list[str]:
     """Return the names of the catalogue that match a shell pattern, or contain it when it has no wildcard."""
     wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     return [name for name in ZOO if fnmatch.fnmatchcase(name, wild)]
+
+
+def check_size(name: str, image_size: int) -> None:
+    """Check that images of this side are in the range that the catalogue promises for its networks.
+
+    Raises:
+        ModelError: They are smaller.
+    """
+    if image_size < SMALLEST:
+        raise ModelError(
+            f"image_size is {image_size} px, and {name} is tested from {SMALLEST} px on",
+            do=f"give an image_size of {SMALLEST} px or more; smaller images are resized to it",
+        )
+
+
+def _closest(wanted: str, known: Iterable[str], n: int) -> list[str]:
+    """Return the names most like `wanted`, or that begin most like it: `mobilnetv3` is meant to be a beginning."""
+
+    def likeness(name: str) -> tuple[float, float]:
+        whole, start = (difflib.SequenceMatcher(None, text, wanted).ratio() for text in (name, name[: len(wanted) + 1]))
+        return max(whole, start), whole
+
+    ranked = sorted(((*likeness(name), name) for name in sorted(known)), key=lambda found: found[:2], reverse=True)
+    return [name for likely, _, name in ranked[:n] if likely >= 0.6]
 
 
 def _timm_names() -> list[str]:
@@ -166,7 +193,11 @@ _TIMM_ROWS: tuple[tuple[str, str, str], ...] = (
     ("MobileNetV4", "arXiv:2404.10518", "mobilenetv4_conv_medium"),
     ("ResNet", "arXiv:1512.03385", "resnet10t resnet14t resnet18 resnet18d"),
     ("EfficientNet", "arXiv:1905.11946", "efficientnet_lite0 efficientnet_b0 efficientnet_b1"),
-    ("EfficientNetV2", "arXiv:2104.00298", "tf_efficientnetv2_b0 efficientnetv2_rw_t efficientnetv2_s"),
+    (
+        "EfficientNetV2",
+        "arXiv:2104.00298",
+        "tf_efficientnetv2_b0 efficientnetv2_rw_t efficientnetv2_s tf_efficientnetv2_s",
+    ),
     ("MobileOne", "arXiv:2206.04040", "mobileone_s0 mobileone_s1 mobileone_s2"),
     ("RepVGG", "arXiv:2101.03697", "repvgg_a0 repvgg_a1 repvgg_a2"),
     ("RepViT", "arXiv:2307.09283", "repvit_m0_9 repvit_m1_0 repvit_m1_1"),

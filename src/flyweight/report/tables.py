@@ -10,7 +10,12 @@ from typing import Any
 from flyweight.report.facts import Measured
 from flyweight.report.study import ArmFacts, DataSetFacts, StudyFacts
 
-_LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "′": "'"}
+_LATEX = {sign: f"\\{sign}" for sign in "_%&#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "′": "'",
+}
 
 
 def csv_table(facts: StudyFacts) -> str:

@@ -39,6 +39,7 @@ def save_checkpoint(state: State, path: Path) -> None:
         "start_loss": state.start_loss,
         "grad_norms": torch.stack(state.grad_norms) if state.grad_norms else None,
         "history": state.history,
+        "afresh": list(state.afresh),
         "best": state.best,
     }
     buffer = io.BytesIO()
@@ -65,6 +66,7 @@ def load_checkpoint(state: State, path: Path, device: str) -> None:
             state.average.load_state_dict(content["average"])
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise _unusable(path, error) from error
+    state.afresh = tuple(content.get("afresh", ()))
     position = content["position"]
     state.epoch, state.step, state.images_seen = position["epoch"], position["step"], position["images_seen"]
     state.seconds, state.load_seconds = position["seconds"], position.get("load_seconds", 0.0)

@@ -40,7 +40,9 @@ def fit_head(network: nn.Module, training: Batches, validation: Batches, example
         raise RecipeError(
             f"stages: probe fits a dense last layer, and that of this network is {name.removeprefix('net.')} "
             f"({type(head).__name__})",
-            do="fine-tune it instead (a stage without probe), or choose another network",
+            do="--recipe unfreeze, which begins with the last layer too and fits no head by itself; or stages without "
+            "probe, or another network",
+            more="docs/weights.md#ways-to-go-on-from-them",
         )
     features, labels = _features(network, head, training)
     seen, wanted = _features(network, head, validation)

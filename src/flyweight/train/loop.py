@@ -44,6 +44,7 @@ class State:
     grad_norms: list[Tensor] = field(default_factory=list)  # before clipping, of each step of the epoch that clips
     macs_per_image: float = 0.0  # of a forward and backward pass
     history: list[dict[str, float]] = field(default_factory=list)
+    afresh: tuple[str, ...] = ()  # besides the head's: tensors that the weights to begin with do not have in this shape
     best: dict[str, Any] | None = None  # {"accuracy", "row", "weights"} where the recipe selects the best
 
     @property

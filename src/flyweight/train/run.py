@@ -55,10 +55,16 @@ FOR_PEOPLE = {"description", "expected", "resolved"}  # fields of a recipe that 
 
 @dataclass(frozen=True)
 class Resolving:
-    """The run has its recipe: probed just now, or read back. `resumed_at` counts epochs done before."""
+    """The run has its recipe: probed just now, or read back.
+
+    Attributes:
+        resumed_at: Epochs done before.
+        afresh: Tensors, besides the head's, that start afresh: the weights to begin with have none of their shape.
+    """
 
     recipe: Recipe
     resumed_at: int
+    afresh: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def run(
     Args:
         parts: The split to use; by default the one the recipe asks for.
         initial: Weights to start from, by default those of `recipe.model.pretrained`; what does not fit (another
-            number of classes) starts afresh.
+            number of classes, a tensor made for another image size) starts afresh; `Resolving.afresh` names it.
         progress: Called with (images decoded, images in all) while the cache is built.
 
     Raises:
@@ -127,7 +133,7 @@ def run(
     torch.set_num_threads(plan.threads)
     order = stages(recipe, architecture)
     state = _begin(order, out, initial, plan.device)
-    yield Resolving(recipe, len(state.history))
+    yield Resolving(recipe, len(state.history), state.afresh)
     while True:
         stage = order[state.stage]
         try:
@@ -321,7 +327,7 @@ def _next(state: State, stage: Stage, after: Stage, device: str) -> State:
     weights, _ = kept_weights(state, stage.recipe)
     on_cpu = {name: value.cpu() for name, value in weights.items()}
     following = enter(after, brought(on_cpu, stage.architecture, after.architecture), device=device)
-    following.history = state.history
+    following.history, following.afresh = state.history, state.afresh
     return following
 
 

@@ -104,13 +104,17 @@ def form_of(recipe: Recipe, part: StagePart, architecture: Architecture) -> Arch
 def enter(stage: Stage, weights: Mapping[str, Tensor] | None, *, device: str) -> State:
     """Return the state in which a stage begins: its network with what fits of `weights`, and a fresh optimizer.
 
+    Its `afresh` names the tensors that did not fit for another reason than another number of classes.
+
     Raises:
         ModelError: Few of the weights fit, or the network cannot begin as `model.init` says.
     """
     torch.manual_seed(stage.recipe.seed)
     network = stage.architecture.build()
+    afresh: list[str] = []
     if weights is not None:
-        take_weights(network, weights)
+        classes = stage.architecture.num_classes
+        afresh = [name for name in take_weights(network, weights) if not _of_head(network, name, weights, classes)]
     elif stage.index == 0:
         initialize(network, stage.recipe.model.init, stage.architecture)
     if stage.layers is not None:
@@ -118,7 +122,8 @@ def enter(stage: Stage, weights: Mapping[str, Tensor] | None, *, device: str) ->
     network = on_device(network.train(), stage.recipe.settled())
     average = Average(network, stage.recipe.ema_decay) if stage.recipe.ema_decay else None
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    return State(network, make_optimizer(network, stage.recipe.optim), average, stage.index, loss_sum=loss_sum)
+    optimizer = make_optimizer(network, stage.recipe.optim)
+    return State(network, optimizer, average, stage.index, loss_sum=loss_sum, afresh=tuple(afresh))
 
 
 def brought(weights: Mapping[str, Tensor], before: Architecture, after: Architecture) -> Mapping[str, Tensor]:
@@ -138,10 +143,12 @@ def kept_weights(state: State, recipe: Recipe) -> tuple[dict[str, Tensor], int]:
     return {name: value.detach().clone() for name, value in state.judged.state_dict().items()}, len(state.history) - 1
 
 
-def take_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy every tensor whose name and number of values fit; what does not (another number of classes) stays as it is.
+def take_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Copy every tensor whose name and shape fit; return the names of what stays as it is, without counters.
 
-    A dense layer's weights (K, F) fit the same layer as a 1 × 1 convolution (K, F, 1, 1).
+    What does not fit: the head for another number of classes, and what has a value for each place of a map of another
+    size (the attention biases of EfficientViT-MSRA). A dense layer's weights (K, F) fit the same layer as a 1 × 1
+    convolution (K, F, 1, 1).
 
     Raises:
         ModelError: Less than half fits: the weights are of another network.
@@ -158,6 +165,7 @@ def take_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
             do="begin with a run of the same network (and, for a dual one, of the same stage or the one before)",
         )
     network.load_state_dict({**own, **fitting})
+    return [name for name, value in own.items() if name not in fitting and value.is_floating_point()]
 
 
 def training_macs(network: nn.Module, images: Tensor) -> float:
@@ -215,6 +223,15 @@ def _seed(seed: int, index: int) -> int:
         return seed
     digest = hashlib.blake2b(json.dumps([seed, index]).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def _of_head(network: nn.Module, name: str, weights: Mapping[str, Tensor], classes: int) -> bool:
+    """True for a tensor of a layer with an output a class, where the number of classes alone keeps it from fitting."""
+    module = network.get_submodule(name.rpartition(".")[0])
+    if name not in weights or not isinstance(module, (nn.Linear, nn.Conv2d)):
+        return False
+    own, given = _squeezed(network.state_dict()[name].shape), _squeezed(weights[name].shape)
+    return own[:1] == (classes,) and own[1:] == given[1:]
 
 
 def _squeezed(shape: torch.Size) -> tuple[int, ...]:
