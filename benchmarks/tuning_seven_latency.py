@@ -247,10 +247,14 @@ def measure(group: Group, slow_seconds: float, file: Path) -> list[LeftOut]:
     for row in new:
         print(
             f"{row['model']}, {row['backend']}, {row['threads']} thread(s), batch {row['batch']}: "
-            f"p50 {row['p50']['ms']:.2f} ms, {row['images_per_second']:.1f} images/s, n = {row['n']}",
+            f"p50 {_shown(row['p50']['ms'])}, {row['images_per_second']:.1f} images/s, n = {row['n']}",
             flush=True,
         )
     return left_out
+
+
+def _shown(ms: float | None) -> str:
+    return "– (too few samples)" if ms is None else f"{ms:.2f} ms"
 
 
 def engines() -> dict[str, str]:
@@ -301,7 +305,9 @@ def markdown(rows: Sequence[dict[str, Any]], nets: Sequence[Net]) -> str:
 
 
 def _cell(row: BatchRow | None) -> str:
-    return "" if row is None or row.p50.ms is None else f"{row.p50.ms:.4g} · {row.images_per_second:.4g}"
+    if row is None:
+        return ""
+    return f"{'–' if row.p50.ms is None else f'{row.p50.ms:.4g}'} · {row.images_per_second:.4g}"
 
 
 def _write(

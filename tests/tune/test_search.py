@@ -211,3 +211,16 @@ def test_the_report_is_printed_as_json(data: Path, tmp_path: Path, capsys: pytes
 def test_a_search_space_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "--show-space", "training"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "training"
+
+
+def test_a_combination_that_cannot_be_built_fails_alone(data: Path, tmp_path: Path) -> None:
+    """tiny_cnn_4 has no branches whose last norm could begin at zero."""
+    space = with_params({"key": "model.init", "choices": ["zero_gamma", "kaiming"]})
+    assert run(command(data, tmp_path / "out", "--sampler", "random", "--stop", "none", space=space)) == 0
+    trials = facts_in(tmp_path / "out").trials
+    failed = [trial for trial in trials if trial.values["model.init"] == "zero_gamma"]
+    assert 0 < len(failed) < len(trials)
+    for trial in failed:
+        assert trial.status == "failed"
+        assert "zero_gamma" in trial.cause
+    assert all(trial.status == "finished" for trial in trials if trial not in failed)

@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from flyweight.data.dataset import Dataset
-from flyweight.errors import BudgetError, ModelError, RecipeError, TrainingError
+from flyweight.errors import BudgetError, ExportError, ModelError, RecipeError, TrainingError
 from flyweight.measure.accuracy import METRICS, score
 from flyweight.train.answers import validation_logits
 from flyweight.train.run import Finished, run
@@ -30,6 +30,7 @@ from flyweight.tune.weigh import excess, weigh_recipe
 
 WAIT_SECONDS = 1.0
 REPEATS = 20  # suggestions in a row that repeat an earlier trial: the space is searched
+UNTRAINABLE = (RecipeError, ModelError, ExportError, TrainingError)  # of one combination, not of the search
 NONE_FITS = 40  # infeasible ones with no feasible one before: nothing in the space keeps the budget
 
 
@@ -129,8 +130,9 @@ def _add(search: Search, dataset: Dataset, store: Store, trials: list[FrozenTria
     attributes: dict[str, Any] = {STATE: found.state, BRACKET: bracket}
     state, number = TrialState.RUNNING, len(trials)
     try:
-        costs = weigh_recipe(search, dataset, search.trial_recipe(values)) if search.weighs else {}
-    except (RecipeError, ModelError) as error:
+        recipe = search.trial_recipe(values)
+        costs = weigh_recipe(search, dataset, recipe) if search.weighs else {}
+    except UNTRAINABLE as error:
         attributes |= {BRACKET: NO_BRACKET, CAUSE: error.what}
         state = TrialState.FAIL
     else:
@@ -217,11 +219,11 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
     trial = store.trials()[step.number]
     values = keys_of(search.space.params, trial.params)
     rung = search.ladder[step.rung]
-    recipe = rung.recipe(search.trial_recipe(values))
     folder = trial_folder(search, step.number) / f"rung{step.rung}"
     trained: Trained | None = None
     with store.beating(step.work) as lost:
         try:
+            recipe = rung.recipe(search.trial_recipe(values))
             for event in run(dataset, recipe, folder, device="cpu"):
                 if lost.is_set():
                     return
@@ -229,7 +231,7 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
                     trained = event.trained
                 elif type(event).__name__ == "EpochDone":
                     yield Looking(step)
-        except TrainingError as error:
+        except UNTRAINABLE as error:
             store.note(step.number, CAUSE, error.what)
             store.end(step.number, TrialState.FAIL)
             return
