@@ -240,18 +240,23 @@ def _tuning(results: Sequence[dict[str, Any]]) -> str:
 
 def _effort(study: Study, found: dict[Trial, dict[str, Any]]) -> str:
     """Return the tuning effort of the arms that were tuned, as trials × image passes."""
-    tuned = {
-        (trial.dataset, trial.arm): (len(result["tuning"]), max(one["image_passes"] for one in result["tuning"]))
+    each_run = {
+        trial: (len(result["tuning"]), max(one["image_passes"] for one in result["tuning"]))
         for trial, result in sorted(found.items())
         if result.get("tuning")
     }
+    tuned = {(trial.dataset, trial.arm): effort for trial, effort in each_run.items()}
     if not tuned:
         return "No arm was tuned: each trained as its recipe stands." if study.compare else ""
     sentences = []
     for name in dict.fromkeys(dataset for dataset, _ in tuned):
         spent = {arm: effort for (dataset, arm), effort in tuned.items() if dataset == name}
         each = "; ".join(f"{arm} {count} × {passes:,}" for arm, (count, passes) in spent.items())
-        same = "equal" if len(set(spent.values())) == 1 else "UNEQUAL"
+        by_seed: dict[int, set[tuple[int, int]]] = {}  # folds differ by a few images
+        for trial, effort in each_run.items():
+            if trial.dataset == name:
+                by_seed.setdefault(trial.seed, set()).add(effort)
+        same = "equal" if all(len(efforts) == 1 for efforts in by_seed.values()) else "UNEQUAL"
         sentences.append(f"Tuning effort on {name}, trials × image passes, {same}: {each}.")
     return " ".join(sentences)
 
