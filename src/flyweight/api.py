@@ -228,8 +228,7 @@ def compare(
         DataError, OutputError: As the command's.
     """
     from flyweight.studies.compared import comparison
-    from flyweight.studies.study import Subset, trials
-    from flyweight.studies.trial import Place
+    from flyweight.studies.study import Subset
 
     study = comparison(
         [data] if isinstance(data, str) else data,
@@ -243,8 +242,7 @@ def compare(
         pretrained=pretrained,
         quarantine=quarantine,
     )
-    size = study.scales["own"]
-    return _conducted(study, "own", size, trials(study, size), Place(Path(), Path(out)), jobs)
+    return _own(study, out, jobs)
 
 
 def ablate(
@@ -285,8 +283,6 @@ def ablate(
         DataError, OutputError: As the command's.
     """
     from flyweight.studies.ablation import ablation, parse_factor
-    from flyweight.studies.study import trials
-    from flyweight.studies.trial import Place
 
     base = load_recipe(recipe).with_settings(settings)
     study = ablation(
@@ -301,8 +297,7 @@ def ablate(
         part=part,
         quarantine=quarantine,
     )
-    size = study.scales["own"]
-    return _conducted(study, "own", size, trials(study, size), Place(Path(), Path(out)), jobs)
+    return _own(study, out, jobs)
 
 
 def reproduce(
@@ -339,6 +334,15 @@ def reproduce(
 
     chosen, size, order = plan_study(study, scale, seeds=seeds, datasets=datasets, arms=arms)
     return _conducted(chosen, scale, size, order, Place(Path(data), Path(out)), jobs)
+
+
+def _own(study: Study, out: Path | str, jobs: int) -> StudyFacts:
+    """Return what a study of the caller's own data found: it has one scale, and names its sources itself."""
+    from flyweight.studies.study import trials
+    from flyweight.studies.trial import Place
+
+    size = study.scales["own"]
+    return _conducted(study, "own", size, trials(study, size), Place(Path(), Path(out)), jobs)
 
 
 def _conducted(study: Study, scale: str, size: Scale, order: list[Trial], place: Place, jobs: int) -> StudyFacts:

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from tests.workers import workers_of
 
 KILLS = 10
 TRIALS = 4
@@ -44,12 +44,7 @@ def kill_now_and_then(out: Path, jobs: int, seconds: float, draw: random.Random)
         try:
             process.wait(draw.uniform(0.1, 1.0) * min(seconds, 25.0))
         except subprocess.TimeoutExpired:
-            # Half the time a worker: a spawned process that is not the resource tracker.
-            workers = [
-                child
-                for child in psutil.Process(process.pid).children(recursive=True)
-                if "spawn_main" in " ".join(child.cmdline())
-            ]
+            workers = workers_of(process.pid)
             if workers and draw.random() < 0.5:
                 os.kill(draw.choice(workers).pid, signal.SIGKILL)
                 code = process.wait(120)

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
+from tests.workers import workers_of
 
 from flyweight.data.sources import load_data
 from flyweight.train.recipe import load_recipe
@@ -58,11 +58,7 @@ def disturb(out: Path, jobs: int, seconds: float, draw: random.Random) -> int:
         try:
             process.wait(draw.uniform(0.2, 1.0) * min(seconds, 30.0))
         except subprocess.TimeoutExpired:
-            workers = [
-                child
-                for child in psutil.Process(process.pid).children(recursive=True)
-                if "spawn_main" in " ".join(child.cmdline())
-            ]
+            workers = workers_of(process.pid)
             if kills == 3 and (out / "study.db").is_file():
                 lock(out / "study.db", 3.0)
             for _ in range(3):  # single workers are replaced while the search goes on
