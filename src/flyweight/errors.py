@@ -7,6 +7,7 @@ FlyweightError          exit 1: the user can act
 ├── TrainingError       NaN loss, out of memory at the smallest batch
 ├── BudgetError         a limit that cannot be read, or that nothing meets
 ├── DeviceError         an unknown device, or one without measurements
+├── CompressError       a compression step that does not fit, or comes in the wrong order
 ├── ExportError         an export that disagrees with the trained model
 ├── BundleError         a damaged, changed, newer or foreign bundle
 ├── OutputError         nowhere to write, disk full
@@ -84,6 +85,12 @@ class DeviceError(FlyweightError):
     """A device is unknown or has no measurements."""
 
     code = "device"
+
+
+class CompressError(FlyweightError):
+    """A compression step is unknown, cannot be done to this network or file, or comes in the wrong order."""
+
+    code = "compress"
 
 
 class ExportError(FlyweightError):

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from flyweight import __version__
 from flyweight.errors import ExportError
+from flyweight.export.branch import EARLY, FEATURES, LATE, Beginning, Ending, join
 from flyweight.export.qdq import to_qdq
 from flyweight.export.tidy import shorten, tidy
 from flyweight.files import write_bytes
 from flyweight.models.adapt import evaluating
 from flyweight.models.architecture import Architecture, fold
+from flyweight.models.exits import EarlyExit
 
 OPSET = 18  # what every current runtime and converter reads
 INPUT, OUTPUT = "images", "logits"
@@ -100,13 +102,30 @@ def onnx_bytes(network: nn.Module, architecture: Architecture, metadata: Metadat
     """Return the bytes of the ONNX file that `to_onnx` writes."""
     folded, architecture = fold(copy.deepcopy(network).cpu(), architecture)
     plain = _plain(folded)
-    model = _convert(to_qdq(plain) if architecture.quantized else plain, architecture)
-    tidy(model, (metadata or Metadata()).props(architecture))
+    props = (metadata or Metadata()).props(architecture)
+    if isinstance(plain, EarlyExit):
+        model = _in_two_parts(plain, architecture, props)
+    else:
+        model = _convert(to_qdq(plain) if architecture.quantized else plain, architecture.example(2), architecture.name)
+        tidy(model, props)
     if architecture.quantized:
         shorten(model)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _in_two_parts(network: EarlyExit, architecture: Architecture, props: Mapping[str, str]) -> onnx.ModelProto:
+    """Return the file of a network with an early exit (`export.branch`)."""
+    example = architecture.example(2)
+    with evaluating(network), torch.no_grad():
+        features = network.features(example)
+    names = {"outputs": [FEATURES, EARLY]}
+    beginning = _convert(Beginning(network), example, architecture.name, **names)
+    ending = _convert(Ending(network), features, architecture.name, inputs=[FEATURES], outputs=[LATE])
+    tidy(beginning, props)
+    tidy(ending, {})
+    return join(beginning, ending, network.threshold, OUTPUT)
 
 
 class _GlobalMean(nn.Module):
@@ -129,28 +148,41 @@ def _plain(network: nn.Module) -> nn.Module:
     return network
 
 
-def _convert(network: nn.Module, architecture: Architecture) -> onnx.ModelProto:
+def _convert(
+    network: nn.Module,
+    example: Tensor,
+    name: str,
+    *,
+    inputs: Sequence[str] = (INPUT,),
+    outputs: Sequence[str] = (OUTPUT,),
+) -> onnx.ModelProto:
+    """Return what torch makes of a network; the first dimension of what it takes is free.
+
+    Args:
+        example: What it takes, two of it: a batch of 1 would be taken for a constant.
+        name: Of the network, for people.
+    """
     batch = torch.export.Dim("N")
     try:
         with _quiet(), evaluating(network), torch.no_grad():
             program = torch.onnx.export(
                 network,
-                (architecture.example(2),),  # 2: a batch of 1 would be taken for a constant
+                (example,),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                input_names=list(inputs),
+                output_names=list(outputs),
                 dynamic_shapes=({0: batch},),
                 external_data=False,
                 verbose=False,
             )
     except (RuntimeError, ValueError, TypeError) as error:  # torch.onnx's errors are RuntimeErrors
         raise ExportError(
-            f"torch cannot export {architecture.name} to ONNX: {str(error).strip().splitlines()[0][:200]}",
-            do=f"choose a network of `flyweight models`; each is tested for export, {architecture.name} may not be",
+            f"torch cannot export {name} to ONNX: {str(error).strip().splitlines()[0][:200]}",
+            do=f"choose a network of `flyweight models`; each is tested for export, {name} may not be",
         ) from error
     if program is None:
-        raise ExportError(f"torch gave no ONNX program for {architecture.name}", do="report this as a bug")
+        raise ExportError(f"torch gave no ONNX program for {name}", do="report this as a bug")
     return program.model_proto
 
 

@@ -15,19 +15,16 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
-from flyweight.models.quantize import WEIGHT_LEVELS, Quantizer, weight_scale
+from flyweight.models.quantize import WEIGHT_LEVELS, Quantizer, file_scale, input_scales
 
 if TYPE_CHECKING:
     import onnx
-
-_LARGEST_BIAS = 2.0**30  # of int32, in units
-
 
 def to_qdq(network: nn.Module) -> nn.Module:
     """Replace quantizers and quantized layers of a copied network (normalize, net) in place, and return it."""
     graph = network.get_submodule("net")
     assert isinstance(graph, fx.GraphModule), "only a network that quantize_network made"
-    scales = _input_scales(graph)
+    scales = input_scales(graph)
     for path, module in list(graph.named_modules()):
         if isinstance(module, Quantizer):
             graph.set_submodule(path, _Activation(module))
@@ -36,20 +33,6 @@ def to_qdq(network: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(layer, "weight"):
             graph.set_submodule(path, _Layer(layer, scale))
     return network
-
-
-def _input_scales(graph: fx.GraphModule) -> dict[str, Tensor]:
-    """Return the scale (0-dim) of what each convolution and dense layer reads, by the path of the layer."""
-    found: dict[str, Tensor] = {}
-    for node in graph.graph.nodes:
-        if node.op != "call_module" or not isinstance(graph.get_submodule(str(node.target)), (nn.Conv2d, nn.Linear)):
-            continue
-        reader = node.args[0]
-        assert isinstance(reader, fx.Node)
-        quantizer = graph.get_submodule(str(reader.target))
-        assert isinstance(quantizer, Quantizer), f"{node.target} reads no quantizer"
-        found[str(node.target)] = quantizer.grid()[0]
-    return found
 
 
 def _dequantize(values: Tensor, scale: Tensor, zero_point: Tensor | None, shape: Any, axis: int | None) -> Tensor:
@@ -86,9 +69,7 @@ class _Layer(nn.Module):
         assert isinstance(layer, (nn.Conv2d, nn.Linear))
         original = cast(Tensor, layer.get_parameter("parametrizations.weight.original")).detach()
         bias = None if layer.bias is None else layer.bias.detach()
-        scale = weight_scale(original)
-        if bias is not None:  # a channel of next to no weights would need a bias of more units than int32 has
-            scale = torch.maximum(scale, bias.abs() / (input_scale * _LARGEST_BIAS))
+        scale = file_scale(original, bias, input_scale)
         each = scale.reshape(-1, *[1] * (original.dim() - 1))
         self.register_buffer("weight", (original / each).round().clamp(-WEIGHT_LEVELS, WEIGHT_LEVELS).to(torch.int8))
         self.register_buffer("weight_scale", scale)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from flyweight.errors import ModelError
 from flyweight.models.adapt import adapt_stem, default_min_map, spare_onednn
 from flyweight.models.dual import DualInput, merge
+from flyweight.models.exits import add_exit
 from flyweight.models.fold import fold_network
 from flyweight.models.mirror import Mirrored
+from flyweight.models.prune import prune_network
 from flyweight.models.quantize import quantize_network
 from flyweight.models.zoo import find
 
@@ -77,6 +79,11 @@ class Architecture:
         return any(step["op"] == "quantize" for step in self.surgery)
 
     @property
+    def exits(self) -> bool:
+        """True when a head half-way answers the images that it is sure of."""
+        return any(step["op"] == "exit" for step in self.surgery)
+
+    @property
     def mirrored(self) -> bool:
         """True when the logits are the mean over an image and its mirror image."""
         return any(step["op"] == "mirror" for step in self.surgery)
@@ -123,6 +130,12 @@ class Architecture:
         folded = self.fold()
         return replace(folded, surgery=(*folded.surgery, {"op": "quantize", "keep_float": list(keep_float)}))
 
+    def exit(self, after: str, *, grid: int, threshold: float) -> Architecture:
+        """Return this architecture folded, with an early head after a node of the traced network."""
+        folded = self.fold()
+        step = {"op": "exit", "after": after, "grid": grid, "threshold": threshold}
+        return replace(folded, surgery=(*folded.surgery, step))
+
     def mirror(self) -> Architecture:
         """Return this architecture folded and answering over images and their mirror images; itself if it does so."""
         folded = self.fold()
@@ -167,7 +180,8 @@ def fold(network: nn.Module, architecture: Architecture) -> tuple[nn.Module, Arc
 
 
 def _fold_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
-    return fold_network(network, architecture.example())
+    # Biases that folding makes learn too, where training goes on after it.
+    return fold_network(network, architecture.example()).requires_grad_(True)
 
 
 def _dual_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
@@ -196,6 +210,15 @@ def _mirror_step(network: nn.Module, architecture: Architecture, step: Mapping[s
     return Mirrored(OrderedDict(network.named_children()))
 
 
+def _prune_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
+    return prune_network(network, step, architecture.name)
+
+
+def _exit_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
+    known = {"after": str(step["after"]), "grid": int(step["grid"]), "threshold": float(step["threshold"])}
+    return add_exit(network.eval(), architecture.name, architecture.example(), **known)
+
+
 # Every operation that changes a network's structure after building; a step of `Architecture.surgery` names one.
 SURGERY = {
     "fold": _fold_step,
@@ -203,6 +226,8 @@ SURGERY = {
     "merge": _merge_step,
     "quantize": _quantize_step,
     "mirror": _mirror_step,
+    "prune": _prune_step,
+    "exit": _exit_step,
 }
 
 

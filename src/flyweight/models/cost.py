@@ -34,6 +34,8 @@ PLANNER = (
 
 # Prefixes of the names of what a network holds, see Architecture.build: constants of the first layer, parameters.
 NORMALIZE, NETWORK = "normalize.", "net."
+# Shared weights (compress.palette): the values and scales of a tensor, and where each weight finds its own.
+PALETTE, INDICES = ".palette", ".indices."
 
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -46,8 +48,9 @@ _UNARY_OPS = """
 _INTEGER_OPS = frozenset(["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "AveragePool", "MaxPool"])
 # Operators that do no multiply-accumulate; one that is neither here nor in _MACS is reported as unsupported.
 _FREE_OPS = """
-    Add Sub Mul Div Pow Max Min Where Equal Less Greater Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
+    Add Sub Mul Div Pow Max Min Where Equal Less Greater GreaterOrEqual LessOrEqual Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
     CumSum Gather GatherElements GatherND Slice Split Concat Transpose Expand Tile Pad DepthToSpace SpaceToDepth Resize
+    BitShift BitwiseAnd
     Softmax LogSoftmax ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax TopK
     AveragePool MaxPool GlobalAveragePool GlobalMaxPool Dropout
     BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization
@@ -99,7 +102,7 @@ def count(source: Path | str | bytes) -> Cost:
     shapes, kinds = _infer(graph)
     ops, unsupported = _macs(graph, shapes)
     return Cost(
-        params=sum(math.prod(tensor.dims) for tensor in learned(graph)),
+        params=sum(map(_values, learned(graph))),
         macs=sum(ops.values()),
         peak_activation_bytes=_peak(graph, shapes, kinds),
         ops=dict(ops),
@@ -119,9 +122,17 @@ def learned(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         real = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f" or tensor.data_type == _BFLOAT16
         if tensor.name.startswith(NORMALIZE) or tensor.name in statistics or tensor.name in scales:
             continue
+        if tensor.name.endswith(PALETTE):
+            continue
         single = math.prod(tensor.dims) == 1 and not tensor.name.startswith(NETWORK)
-        if tensor.name in quantized or (real and not single):
+        if tensor.name in quantized or (real and not single) or INDICES in tensor.name:
             yield tensor
+
+
+def _values(tensor: onnx.TensorProto) -> int:
+    """Return how many learned values a tensor stands for; one of palette indices says so in its name."""
+    _, packed, count = tensor.name.rpartition(INDICES)
+    return int(count) if packed else math.prod(tensor.dims)
 
 
 _BFLOAT16 = onnx.TensorProto.BFLOAT16
@@ -138,7 +149,7 @@ def _load(source: Path | str | bytes) -> onnx.GraphProto:
     where = "bytes" if isinstance(source, bytes) else str(source)
     try:
         model = onnx.load_model_from_string(source) if isinstance(source, bytes) else onnx.load(str(source))
-        model = _with_batch_one(model)
+        model = _with_batch_one(_longest_way(model))
         return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=True, data_prop=True).graph
     except FileNotFoundError as error:
         raise ModelError(f"no file {where!r} to count", do="give the path of an .onnx file") from error
@@ -146,6 +157,25 @@ def _load(source: Path | str | bytes) -> onnx.GraphProto:
         raise ModelError(
             f"cannot read the graph of {where!r}: {error}", do="give an .onnx file that flyweight export wrote"
         ) from error
+
+
+def _longest_way(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put the longer branch of each `If` in its place: what an image costs that leaves no early exit."""
+    graph = model.graph
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        branches = [attribute.g for attribute in node.attribute] if node.op_type == "If" else []
+        if not branches:
+            graph.node.append(node)
+            continue
+        longest = max(branches, key=lambda branch: len(branch.node))
+        renamed = {given.name: name for given, name in zip(longest.output, node.output, strict=True)}
+        for inner in longest.node:
+            inner.output[:] = [renamed.get(name, name) for name in inner.output]
+            graph.node.append(inner)
+        graph.initializer.extend(longest.initializer)
+    return model
 
 
 def _with_batch_one(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -230,10 +260,9 @@ _MACS: dict[str, Callable[[onnx.NodeProto, _Shapes], int]] = {
 def _peak(graph: onnx.GraphProto, shapes: _Shapes, kinds: dict[str, int]) -> int:
     """Return the most bytes alive at once under `PLANNER`."""
     constants = {tensor.name for tensor in graph.initializer}
-    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    constants |= {  # weights, as a runtime keeps them
-        node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants
-    }
+    for node in graph.node:  # what is made of constants alone, such as weights that are unpacked, is made once
+        if all(name in constants for name in node.input if name):
+            constants |= set(node.output)
     kinds = _as_integers(graph, kinds)
     buffer_of = {value.name: value.name for value in graph.input if value.name not in constants}
     size = {name: math.prod(shapes[name]) * kinds[name] for name in buffer_of}

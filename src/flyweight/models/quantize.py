@@ -11,9 +11,10 @@ Source: Jacob et al. 2017 (arXiv:1712.05877); Krishnamoorthi 2018 (arXiv:1806.08
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +23,7 @@ from torch.nn.utils import parametrize
 from flyweight.errors import ModelError
 
 WEIGHT_LEVELS, ACTIVATION_LEVELS = 127, 255
+LARGEST_BIAS = 2.0**30  # of int32, in units
 RANGE_RATE = 0.01  # of the running average of ranges, once 100 batches have been seen
 
 _LAYERS = (nn.Conv2d, nn.Linear)
@@ -106,7 +108,7 @@ def quantize_network(network: nn.Module, name: str, keep_float: Sequence[str] = 
             f"there is no layer {unknown[0]!r} to keep in float among the {len(layers)} of {name}",
             do=f"choose among {', '.join(layers[:3])} … {layers[-1]}",
         )
-    graph = _trace(inner, name)
+    graph = trace_layers(inner, name)
     _forget_identities(graph)
     _insert(graph)
     for path in layers:
@@ -116,6 +118,53 @@ def quantize_network(network: nn.Module, name: str, keep_float: Sequence[str] = 
     return network.requires_grad_(True)  # the biases that folding made learn too
 
 
+def input_scales(graph: fx.GraphModule) -> dict[str, Tensor]:
+    """Return the scale (0-dim) of what each convolution and dense layer reads, by the path of the layer."""
+    found: dict[str, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op != "call_module" or not isinstance(graph.get_submodule(str(node.target)), _LAYERS):
+            continue
+        reader = node.args[0]
+        assert isinstance(reader, fx.Node)
+        quantizer = graph.get_submodule(str(reader.target))
+        assert isinstance(quantizer, Quantizer), f"{node.target} reads no quantizer"
+        found[str(node.target)] = quantizer.grid()[0]
+    return found
+
+
+def file_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor) -> Tensor:
+    """Return the scale (K,) of weights (K, ...) in a file, whose biases are int32 in units of it and the input's.
+
+    A channel of next to no weights would need a bias of more units than there are.
+    """
+    scale = weight_scale(weight)
+    return scale if bias is None else torch.maximum(scale, bias.detach().abs() / (input_scale * LARGEST_BIAS))
+
+
+@torch.no_grad()
+def bias_on_grid(network: nn.Module) -> nn.Module:
+    """Return a copy of a quantized network whose biases are whole numbers of units, as its file holds them."""
+    made = copy.deepcopy(network)
+    graph = made.get_submodule("net")
+    assert isinstance(graph, fx.GraphModule), "only a network that quantize_network made"
+    for path, scale in input_scales(graph).items():
+        layer = graph.get_submodule(path)
+        if layer.bias is not None and parametrize.is_parametrized(layer, "weight"):
+            weight = layer.get_parameter("parametrizations.weight.original")
+            units = file_scale(weight, cast(Tensor, layer.bias), scale) * scale
+            layer.get_parameter("bias").copy_((cast(Tensor, layer.bias) / units).round() * units)
+    return made
+
+
+def without_rounding(network: nn.Module) -> nn.Module:
+    """Return a copy of a quantized network whose activations are not rounded to levels; its weights are."""
+    made = copy.deepcopy(network)
+    for path, module in list(made.named_modules()):
+        if isinstance(module, Quantizer):
+            made.set_submodule(path, nn.Identity())
+    return made
+
+
 class _Tracer(fx.Tracer):
     """Takes every convolution and dense layer as one operation, those of other libraries too."""
 
@@ -123,12 +172,13 @@ class _Tracer(fx.Tracer):
         return isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _trace(inner: nn.Module, name: str) -> fx.GraphModule:
+def trace_layers(inner: nn.Module, name: str) -> fx.GraphModule:
+    """Return the network as a graph of its layers. Raises ModelError where its forward pass branches on values."""
     try:
         return fx.GraphModule(inner, _Tracer().trace(inner))
     except Exception as error:  # fx raises whatever the network's own code does with a proxy
         raise ModelError(
-            f"{name} cannot be quantized in training: its forward pass cannot be traced "
+            f"{name} cannot be quantized in training or cut in two: its forward pass cannot be traced "
             f"({type(error).__name__}: {str(error).splitlines()[0][:120]})",
             do="choose one of the tiny family (tiny_*), or quantize after training",
         ) from error

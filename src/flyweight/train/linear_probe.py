@@ -8,6 +8,7 @@ penalties, each begun from the solution before it.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +47,38 @@ def fit_head(network: nn.Module, training: Batches, validation: Batches, example
         )
     features, labels = _features(network, head, training)
     seen, wanted = _features(network, head, validation)
+    found = fit_linear(features, labels, seen, wanted, head.out_features)
+    with torch.no_grad():
+        head.weight.copy_(found.weight)
+        head.bias.copy_(found.bias)
+    seconds = time.perf_counter() - started
+    row = {"train_loss": found.loss, "val_loss": found.val_loss, "val_accuracy": found.val_accuracy, "lr": 0.0}
+    return {**row, "penalty": found.penalty, "train_seconds": seconds, "images_per_second": len(labels) / seconds}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A dense layer (K, F) and (K,) fitted to features, with losses in nats per image and the penalty that was kept."""
+
+    weight: Tensor
+    bias: Tensor
+    penalty: float
+    loss: float
+    val_loss: float
+    val_accuracy: float
+
+
+def fit_linear(features: Tensor, labels: Tensor, seen: Tensor, wanted: Tensor, classes: int) -> Linear:
+    """Return the dense layer that fits features (N, F) to labels (N,), with the penalty that validates best.
+
+    Args:
+        seen: Features (M, F) of the validation images.
+        wanted: Their labels (M,).
+    """
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
     features, seen = (features - mean) / std, (seen - mean) / std
-    weight = torch.zeros(head.out_features, head.in_features, device=features.device)
-    bias = torch.zeros(head.out_features, device=features.device)
+    weight = torch.zeros(classes, features.shape[1], device=features.device)
+    bias = torch.zeros(classes, device=features.device)
     best: tuple[tuple[float, float], float, Tensor, Tensor, float] | None = None
     for penalty in PENALTIES:
         weight, bias, loss = _fitted(features, labels, weight, bias, penalty)
@@ -60,12 +89,7 @@ def fit_head(network: nn.Module, training: Batches, validation: Batches, example
             best = (rank, penalty, weight.clone(), bias.clone(), loss)
     assert best is not None
     (accuracy, likelihood), penalty, weight, bias, loss = best
-    with torch.no_grad():
-        head.weight.copy_(weight / std)
-        head.bias.copy_(bias - (weight / std) @ mean)
-    seconds = time.perf_counter() - started
-    row = {"train_loss": loss, "val_loss": -likelihood, "val_accuracy": accuracy, "lr": 0.0, "penalty": penalty}
-    return {**row, "train_seconds": seconds, "images_per_second": len(labels) / seconds}
+    return Linear(weight / std, bias - (weight / std) @ mean, penalty, loss, -likelihood, accuracy)
 
 
 def _features(network: nn.Module, head: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:

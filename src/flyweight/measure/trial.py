@@ -1,0 +1,463 @@
+"""Compression as a non-inferiority trial: ship, or do not ship, because …
+
+The compressed file and the one it would replace answer the same images and are timed in turn on this machine. It ships
+only if the lower end of the paired interval of its accuracy change lies above −margin *and* it is what it promised to be:
+really smaller, measured faster. "No difference found" is no argument: with few images none ever is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from flyweight.data.dataset import Dataset
+from flyweight.data.split import split_from_rule
+from flyweight.errors import DataError
+from flyweight.measure.latency import FULL, QUICK, LatencyResult, time_specs
+from flyweight.measure.operators import computed, heavy_in_float, operators
+from flyweight.measure.statistics import holm, mcnemar_exact, ratio_interval, tango
+from flyweight.measure.verify import logits_of, sealed_part
+from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.environment import environment, usable_cores
+from flyweight.runtime.predict import Predictor
+from flyweight.runtime.timing import MODEL, Spec
+
+MARGIN = 0.01  # of the images: what may be lost at most, with 95 % confidence
+ALPHA = 0.05
+SHOWN_FLIPS = 200  # listed by name; all are counted
+TIMED_IMAGES = 64
+
+Promise = Literal["smaller", "faster"]
+BOTH: tuple[Promise, ...] = ("smaller", "faster")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Range(_Row):
+    """A value with its 95 % interval; an end is null where nothing bounds it."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Side(_Row):
+    """One of the two files.
+
+    Attributes:
+        accuracy: Share of the images whose first class is right.
+        operators: How many operators the runtime computes in each type; empty where it does not say.
+        in_float: What multiplies weights in float, by kind and name.
+    """
+
+    name: str
+    precision: str
+    backend: str
+    size_bytes: int
+    accuracy: float
+    operators: dict[str, int] = {}
+    in_float: tuple[str, ...] = ()
+
+
+class ClassChange(_Row):
+    """One class: share of its images that are right before and after, with the paired interval of the change.
+
+    Attributes:
+        p: Exact McNemar, after Holm over the classes.
+        regressed: Fewer are right, and that is no chance (p below 5 %).
+    """
+
+    name: str
+    n: int
+    before: float
+    after: float
+    change: Range
+    p: float
+    regressed: bool
+
+
+class Flip(_Row):
+    """An image whose first class changed. `kind`: lost (was right), gained (is right now), other (wrong both times)."""
+
+    image: str
+    label: str
+    before: str
+    after: str
+    kind: Literal["lost", "gained", "other"]
+
+
+class Speed(_Row):
+    """Both files timed in turn, in fresh processes, one image at a time by the model clock.
+
+    Attributes:
+        statistic: median of each process; mean where the time depends on the image (early exit).
+        ratio: Time of the compressed over that of the other: below 1 is faster.
+        noise_floor: Relative difference this machine shows between a file and itself; null when quick.
+        disturbed: Other programs had the processor a tenth of the time or more: the ratio then says little.
+        verdict: faster only where the interval and the noise floor say so.
+    """
+
+    statistic: Literal["median", "mean"]
+    before_ms: float
+    after_ms: float
+    ratio: Range
+    n: int
+    threads: int
+    noise_floor: float | None
+    disturbed: bool
+    verdict: Literal["faster", "slower", "no difference"]
+
+
+class Trial(_Row):
+    """What `flyweight compress --json` prints of a compressed file against the one it would replace.
+
+    Attributes:
+        part: Which images decided.
+        margin: Share of the images that may be lost.
+        change: Of the accuracy, paired, with Tango's score interval.
+        p: Exact McNemar, of no change.
+        agreement: Share of images with the same first class.
+        flips: Some of the `flipped` images, those that were lost first.
+        size_ratio: Bytes of the compressed file over those of the other.
+        promises: What it must be besides not worse.
+        ship: The verdict; `because` says why, in sentences.
+    """
+
+    name: str
+    before: Side
+    after: Side
+    part: str
+    n: int
+    margin: float
+    change: Range
+    p: float
+    agreement: float
+    per_class: tuple[ClassChange, ...]
+    flipped: int
+    flips: tuple[Flip, ...]
+    size_ratio: float
+    speed: Speed | None
+    promises: tuple[Promise, ...]
+    ship: bool
+    because: tuple[str, ...]
+    conditions: dict[str, Any] = {}
+
+    def verdict(self) -> str:
+        """Return the verdict in one sentence."""
+        return f"{'ship' if self.ship else 'do not ship'}, because {'; '.join(self.because)}"
+
+
+def run_trial(
+    before: tuple[Bundle, str | None],
+    after: tuple[Bundle, str | None],
+    dataset: Dataset,
+    *,
+    part: Literal["val", "test"] = "val",
+    margin: float = MARGIN,
+    promises: Sequence[Promise] = BOTH,
+    threads: int = 1,
+    timing: Literal["full", "quick", "none"] = "full",
+    progress: Callable[[int, int], None] | None = None,
+) -> Trial:
+    """Return the trial of one variant of a bundle against another, through the runtimes that they name.
+
+    Any format takes part whose variant names a backend of `runtime.backends`.
+
+    Args:
+        before: Bundle and variant of what would be replaced; None: its default variant.
+        after: The compressed one; both may be of the same bundle.
+        part: val: the images that the run validated on; test: the sealed part, which the caller logs as opened.
+        timing: none: speed is then unknown, and nothing ships that promised to be faster.
+
+    Raises:
+        BundleError: A file cannot be loaded.
+        DataError: There are no such images, or they have other classes.
+    """
+    where, indices = _images(before[0], dataset, part)
+    sides, answers = [], []
+    readable = indices
+    for bundle, name in (before, after):
+        chosen = bundle.variant(name)
+        predictor = Predictor(bundle, variant=chosen.name, threads=usable_cores())
+        logits, readable, _ = logits_of(predictor, dataset, indices)
+        answers.append(logits)
+        runs = operators(chosen.file, chosen.backend)
+        sides.append((bundle, chosen, runs))
+    if not len(readable):
+        raise DataError(f"none of the {len(indices)} images of {where} can be read", do="flyweight data check says why")
+    labels = np.array([before[0].classes.index(dataset.classes[i]) for i in dataset.labels[readable]])
+    right = [logits.argmax(axis=1) == labels for logits in answers]
+    rows = [
+        Side(
+            name=f"{bundle.name} {chosen.name}",
+            precision=chosen.precision,
+            backend=chosen.backend,
+            size_bytes=chosen.size_bytes,
+            accuracy=float(own.mean()),
+            operators=computed(runs),
+            in_float=heavy_in_float(runs),
+        )
+        for (bundle, chosen, runs), own in zip(sides, right, strict=True)
+    ]
+    speed = None
+    if timing != "none":
+        sample = _sample(before[0], dataset, readable)
+        specs = {
+            name: Spec(str(chosen.file), chosen.backend, threads)
+            for name, (_, chosen, _) in zip(("before", "after"), sides, strict=True)
+        }
+        branches = any(one.op == "If" for _, _, runs in sides for one in runs)
+        speed = time_both(specs, sample, branches=branches, quick=timing == "quick", progress=progress)
+    return judge(
+        rows[0],
+        rows[1],
+        logits=(answers[0], answers[1]),
+        labels=labels,
+        classes=before[0].classes,
+        images=[dataset.images.key(int(index)) for index in readable],
+        part=where,
+        margin=margin,
+        speed=speed,
+        promises=promises,
+    )
+
+
+def judge(
+    before: Side,
+    after: Side,
+    *,
+    logits: tuple[NDArray[np.float32], NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    images: Sequence[str],
+    part: str,
+    margin: float,
+    speed: Speed | None,
+    promises: Sequence[Promise] = BOTH,
+) -> Trial:
+    """Return the trial of two files from what they answered.
+
+    Args:
+        logits: (N, K) each, of the same images.
+        labels: (N,), indices into `classes`.
+        images: Their N names.
+    """
+    first, second = (one.argmax(axis=1) for one in logits)
+    was, now = first == labels, second == labels
+    gained, lost = int((now & ~was).sum()), int((was & ~now).sum())
+    change = tango(gained, lost, len(labels))
+    per_class = _per_class(was, now, labels, classes)
+    flips = _flips(first, second, labels, classes, images)
+    ratio = after.size_bytes / before.size_bytes
+    found = Range(value=change.value, low=change.low, high=change.high)
+    ship, because = _decide(before, after, found, margin, per_class, ratio, speed, promises)
+    return Trial(
+        name=after.name,
+        before=before,
+        after=after,
+        part=part,
+        n=len(labels),
+        margin=margin,
+        change=found,
+        p=mcnemar_exact(gained, lost),
+        agreement=float((first == second).mean()),
+        per_class=per_class,
+        flipped=len(flips),
+        flips=tuple(flips[:SHOWN_FLIPS]),
+        size_ratio=ratio,
+        speed=speed,
+        promises=tuple(promises),
+        ship=ship,
+        because=because,
+        conditions=environment(),
+    )
+
+
+def _decide(
+    before: Side,
+    after: Side,
+    change: Range,
+    margin: float,
+    per_class: Sequence[ClassChange],
+    size_ratio: float,
+    speed: Speed | None,
+    promises: Sequence[Promise],
+) -> tuple[bool, tuple[str, ...]]:
+    """Return the verdict, and the reasons for it alone: against shipping, or where there are none, for it."""
+    assert change.low is not None
+    assert change.high is not None
+    points = f"{100 * change.value:+.2f} points [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
+    against, favour = [], [f"the accuracy changes by {points}, and at most {100 * margin:g} points may be lost"]
+    if change.low <= -margin:
+        kind = "is worse" if change.high < -margin else "may be worse"
+        against.append(f"it {kind} than the margin of {100 * margin:g} points: the accuracy changes by {points}")
+    for row in per_class:
+        if row.regressed and row.change.high is not None and row.change.high < -margin:
+            against.append(f"the class {row.name!r} loses {-100 * row.change.value:.1f} points (p = {row.p:.2g})")
+    if "smaller" in promises:
+        (against if size_ratio >= 1.0 else favour).append(
+            f"its file has {after.size_bytes:,} bytes, {size_ratio:.2f} of the {before.size_bytes:,} before"
+        )
+    if after.precision == "int8" and after.operators and "int8" not in after.operators:
+        against.append(f"{after.backend} computes none of its operators in integers")
+    _weigh_speed(speed, promises, against, favour)
+    return (not against, tuple(against or favour))
+
+
+def _weigh_speed(speed: Speed | None, promises: Sequence[Promise], against: list[str], favour: list[str]) -> None:
+    if speed is None:
+        if "faster" in promises:
+            against.append("it promised to be faster, and nothing was timed")
+        return
+    times = f"{speed.after_ms:.3g} ms against {speed.before_ms:.3g} ms"
+    if speed.ratio.low is not None and speed.ratio.high is not None:
+        times += f", ratio {speed.ratio.value:.2f} [{speed.ratio.low:.2f}, {speed.ratio.high:.2f}]"
+    if speed.disturbed and not (speed.verdict == "no difference" and "faster" not in promises):
+        against.append(f"other programs had the processor while it was timed ({times}): time it on a quiet machine")
+    elif speed.verdict == "slower":
+        against.append(f"it is slower here: {times}")
+    elif speed.verdict == "no difference" and "faster" in promises:
+        against.append(f"it is not measurably faster here: {times}")
+    else:
+        favour.append(f"it is {speed.verdict if speed.verdict == 'faster' else 'not slower'} here: {times}")
+
+
+def time_both(
+    specs: dict[str, Spec],
+    images: NDArray[np.uint8],
+    *,
+    branches: bool,
+    quick: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Speed:
+    """Return how long two files take, timed in turn: `before` and `after` of `specs`.
+
+    Args:
+        images: (N, C, S, S) uint8 that both run, one at a time.
+        branches: The time depends on the image: means are compared, not medians.
+    """
+    with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
+        file = Path(folder) / "images.npy"
+        np.save(file, images, allow_pickle=False)
+        own = {name: replace(spec, images=str(file)) for name, spec in specs.items()}
+        found = time_specs(own, QUICK if quick else FULL, progress=progress)
+    return speed_of(found["before"][MODEL], found["after"][MODEL], branches=branches)
+
+
+def speed_of(before: LatencyResult, after: LatencyResult, *, branches: bool = False) -> Speed:
+    """Return what two latencies say of each other."""
+    each = [
+        [float(np.mean(samples) if branches else np.median(samples)) for samples in result.samples_ms]
+        for result in (before, after)
+    ]
+    ratio = ratio_interval(each[1], each[0])
+    floor = before.noise_floor
+    beyond = abs(ratio.value - 1.0) > (floor or 0.0)
+    verdict: Literal["faster", "slower", "no difference"] = "no difference"
+    if beyond and ratio.high < 1.0:
+        verdict = "faster"
+    elif beyond and ratio.low > 1.0:
+        verdict = "slower"
+    return Speed(
+        statistic="mean" if branches else "median",
+        before_ms=float(np.mean(each[0])),
+        after_ms=float(np.mean(each[1])),
+        ratio=Range(value=ratio.value, low=ratio.low, high=ratio.high if np.isfinite(ratio.high) else None),
+        n=min(before.n, after.n),
+        threads=after.threads,
+        noise_floor=floor,
+        disturbed=before.disturbed or after.disturbed,
+        verdict=verdict,
+    )
+
+
+def _images(bundle: Bundle, dataset: Dataset, part: str) -> tuple[str, NDArray[np.int64]]:
+    unknown = sorted(set(dataset.classes) - set(bundle.classes))
+    if unknown:
+        raise DataError(
+            f"the data {dataset.name!r} has the class {unknown[0]!r}, which the bundle {bundle.name!r} does not know",
+            do="give the data that it was trained on",
+        )
+    if part == "test":
+        return sealed_part(bundle, dataset)
+    indices = split_from_rule(dataset, bundle.split).val if bundle.split else np.empty(0, np.int64)
+    if not len(indices):
+        raise DataError(
+            f"the bundle {bundle.name!r} recorded no validation images of {dataset.name!r}",
+            do="give the data it was trained on, or decide on the test part: --part test",
+        )
+    return "validation part", indices
+
+
+def _sample(bundle: Bundle, dataset: Dataset, readable: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return a few of the images, evenly spaced, as the network takes them."""
+    predictor = Predictor(bundle)
+    chosen = readable[np.linspace(0, len(readable) - 1, min(TIMED_IMAGES, len(readable))).astype(int)]
+    return np.stack([predictor.load(dataset.images.read(int(i)), dataset.images.key(int(i))) for i in chosen])
+
+
+def _per_class(
+    was: NDArray[np.bool_], now: NDArray[np.bool_], labels: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[ClassChange, ...]:
+    present = [index for index in range(len(classes)) if (labels == index).any()]
+    counts = []
+    for index in present:
+        own = labels == index
+        counts.append((int((now & ~was & own).sum()), int((was & ~now & own).sum()), int(own.sum())))
+    ps = holm([mcnemar_exact(gained, lost) for gained, lost, _ in counts])
+    rows = []
+    for index, (gained, lost, n), p in zip(present, counts, ps, strict=True):
+        own = labels == index
+        change = tango(gained, lost, n)
+        rows.append(
+            ClassChange(
+                name=classes[index],
+                n=n,
+                before=float(was[own].mean()),
+                after=float(now[own].mean()),
+                change=Range(value=change.value, low=change.low, high=change.high),
+                p=p,
+                regressed=change.value < 0 and p < ALPHA,
+            )
+        )
+    return tuple(rows)
+
+
+def _flips(
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    images: Sequence[str],
+) -> list[Flip]:
+    """Return every image whose first class changed, the lost ones first."""
+    found = []
+    for i in np.flatnonzero(first != second):
+        kind: Literal["lost", "gained", "other"] = "other"
+        if first[i] == labels[i]:
+            kind = "lost"
+        elif second[i] == labels[i]:
+            kind = "gained"
+        found.append(
+            Flip(
+                image=images[i],
+                label=classes[labels[i]],
+                before=classes[first[i]],
+                after=classes[second[i]],
+                kind=kind,
+            )
+        )
+    order = ("lost", "gained", "other")
+    return sorted(found, key=lambda flip: order.index(flip.kind))
+
+
+__all__ = ["BOTH", "MARGIN", "Promise", "Side", "Speed", "Trial", "judge", "run_trial", "speed_of", "time_both"]
