@@ -13,7 +13,7 @@ import flyweight
 
 ROOT = Path(flyweight.__file__).parent
 LAYERS = [
-    "errors", "files", "runtime", "data", "models", "train", "compress", "export", "measure", "report", "tune",
+    "errors", "files", "runtime", "data", "models", "train", "export", "measure", "report", "compress", "tune",
     "studies", "published", "fit", "api", "cli",
 ]  # fmt: skip
 # docs/architecture.md, "No torch at import".

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from flyweight.data.audit import Audit, audit
 from flyweight.data.dataset import Dataset
@@ -20,12 +20,14 @@ from flyweight.measure.budget import Budget
 from flyweight.measure.speed import Measurement, measure
 from flyweight.measure.sweep import sweep
 from flyweight.measure.table import Sweep
+from flyweight.measure.trial import Trial
 from flyweight.measure.verify import Verified, verify
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.predict import Prediction, Predictor
 from flyweight.train.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from flyweight.compress.chain import Compressed
     from flyweight.fit import Fitted
     from flyweight.report.study import StudyFacts
     from flyweight.report.tuning import TuningFacts
@@ -45,10 +47,12 @@ __all__ = [
     "Recipe",
     "Split",
     "Sweep",
+    "Trial",
     "Verified",
     "ablate",
     "audit",
     "compare",
+    "compress",
     "export",
     "fit",
     "load_data",
@@ -88,6 +92,46 @@ def export(trained: Trained, dataset: Dataset, out: Path | str, *, reject_thresh
     from flyweight.export import export as export_bundle
 
     return export_bundle(trained, dataset, Path(out), reject_threshold=reject_threshold)
+
+
+def compress(
+    source: Path | str,
+    steps: Sequence[str],
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    part: Literal["val", "test"] = "val",
+    margin: float = 0.01,
+    threads: int = 1,
+    timing: Literal["full", "quick", "none"] = "full",
+    device: str | None = None,
+) -> Compressed:
+    """Return a run or bundle after steps of compression, with the trials that say whether it ships.
+
+    A stopped chain continues when it is called again with the same arguments.
+
+    Args:
+        source: Folder of a finished run, or a bundle.
+        steps: Such as ("prune:macs=0.5", "finetune:epochs=3", "int8"); what changes the network comes first.
+        part: Images that decide; test opens the sealed part, and logs it.
+        margin: Share of the images (0 to 1) that may be lost, with 95 % confidence.
+        threads: Of the model while it is timed.
+
+    Raises:
+        CompressError: A step is unknown, in the wrong place, or cannot be done here.
+        ExportError: A file disagrees with its network.
+        DataError, OutputError: As the command's.
+    """
+    from flyweight.compress.chain import Compressed, Request, parse_steps
+    from flyweight.compress.chain import compress as run_chain
+    from flyweight.compress.files.variant import Conditions
+
+    how = Conditions(part, margin, threads, timing)
+    request = Request(Path(source), parse_steps(steps), dataset, Path(out), how, device=device)
+    for event in run_chain(request):
+        if isinstance(event, Compressed):
+            return event
+    raise AssertionError("a chain ends with Compressed")
 
 
 def predict(

@@ -33,6 +33,12 @@ COMMANDS = {
     "models": ("flyweight.cli.models", "models", "List the networks of the catalogue and what they cost."),
     "weights": ("flyweight.cli.weights", "app", "List, fetch and carry pretrained weights."),
     "audit": ("flyweight.cli.audit", "audit", "Recompute what published tables claim about networks."),
+    "compress": (
+        "flyweight.cli.compress",
+        "compress",
+        "Prune, distil, quantize … a run, and hold a trial: ship or do not ship.",
+    ),
+    "quantize": ("flyweight.cli.compress", "quantize", "Add an int8, fp16 or palette file to a bundle, if it is fit."),
     "export": ("flyweight.cli.export", "export", "Turn a finished run into a bundle that runs without torch."),
     "predict": ("flyweight.cli.predict", "predict", "Classify files, folders or standard input with a bundle."),
     "verify": ("flyweight.cli.verify", "verify", "Recompute a bundle's hashes, golden vectors and accuracy."),

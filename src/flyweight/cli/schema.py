@@ -11,7 +11,7 @@ from flyweight.errors import DataError
 
 NAMES = (
     "audit", "bundle", "device", "error", "measurement", "published", "range", "recipe", "report", "study", "sweep",
-    "tuning", "verified",
+    "trial", "tuning", "verified",
 )  # fmt: skip
 
 
@@ -33,6 +33,7 @@ def schema_of(name: str) -> dict[str, Any]:
     from flyweight.measure.device import Device
     from flyweight.measure.speed import Measurement
     from flyweight.measure.table import Sweep
+    from flyweight.measure.trial import Trial
     from flyweight.measure.verify import Verified
     from flyweight.published.finding import Finding
     from flyweight.report.facts import Facts
@@ -64,6 +65,7 @@ def schema_of(name: str) -> dict[str, Any]:
         "report": Facts,
         "study": StudyFacts,
         "sweep": Sweep,
+        "trial": Trial,
         "tuning": TuningFacts,
     }
     if name in reports:

@@ -1,8 +1,9 @@
 """Early exit: a dense head half-way answers the images it is sure of (`models.exits`).
 
-The trunk stays as it is; the head is fitted to convergence on features that are computed once. The threshold is the lowest
-at which the answers together lose no more than `cost` on the validation images, so most images leave early. The trial
-then says what that cost on images the threshold was not chosen by (`--part test`), and what it saved on average.
+The trunk stays as it is; the head is fitted to convergence on features that are computed once. The threshold is the
+lowest at which the answers together lose no more than `cost` on the validation images, so that most images leave early.
+The trial then says what that cost on images the threshold was not chosen by (`--part test`), and what it saved on
+average.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Exit(Options):
     threshold: float | None = Field(default=None, gt=0.0, le=1.0)
 
 
-def exit(trained: Trained, context: Context, options: Exit) -> Progressing:
+def early_exit(trained: Trained, context: Context, options: Exit) -> Progressing:
     """Return the run, folded, with an early head.
 
     Raises:
@@ -59,7 +60,9 @@ def exit(trained: Trained, context: Context, options: Exit) -> Progressing:
     wanted = context.dataset.labels[parts.val]
     _fit_head(network, images, labels, seen, wanted)
     early, late = _both(network, seen)
-    threshold = options.threshold if options.threshold is not None else choose_threshold(early, late, wanted, options.cost)
+    threshold = (
+        options.threshold if options.threshold is not None else choose_threshold(early, late, wanted, options.cost)
+    )
     step = {**architecture.surgery[-1], "threshold": threshold}
     architecture = Architecture.from_json(
         {**architecture.to_json(), "surgery": [*architecture.to_json()["surgery"][:-1], step]}

@@ -89,5 +89,3 @@ def layers_kept(network: nn.Module, text: str) -> tuple[str, ...]:
 
 
 _GATES = {"se", "attn", "fc1", "fc2", "conv_reduce", "conv_expand"}
-
-

@@ -1,7 +1,7 @@
 """A network with an early exit as one ONNX file: an `If` that computes the rest only where some image needs it.
 
-One image is either answered early, and nothing after the cut runs, or late. In a batch the rest runs when any image of it
-needs it, and each image gets the answer it would have got alone. Input and output are those of every other file.
+One image is either answered early, and nothing after the cut runs, or late. In a batch the rest runs when any image of
+it needs it, and each image gets the answer it would have got alone. Input and output are those of every other file.
 """
 
 from __future__ import annotations

@@ -138,6 +138,63 @@ def add_variant(
     return Bundle.open(Path(out))
 
 
+def add_file(
+    bundle: Bundle,
+    out: Path,
+    *,
+    name: str,
+    content: bytes,
+    precision: str,
+    golden: NDArray[np.float32],
+    parity: Parity,
+    source: str,
+    facts: Mapping[str, Any],
+    default: bool = False,
+) -> Bundle:
+    """Write the bundle at `out` with one more ONNX file, made of one of its own; an earlier one of that name goes.
+
+    Args:
+        name: Of the variant; also in the file's name.
+        golden: Logits (32, K) that the file must give on the bundle's golden images.
+        parity: How far the runtime's answers are from what the file says.
+        source: The variant it was made of.
+        facts: How it was made, and its trial; JSON values.
+        default: Make it the variant that is used when none is named.
+
+    Raises:
+        BundleError: There is no such source.
+        OutputError: `out` cannot be written, or is a folder of something else.
+    """
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    own = manifest["provenance"].get("variants", {}).get(bundle.variant(source).name, manifest["provenance"])
+    with _replace_folder(Path(out)) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        file, logits = folder / f"model-{name}.onnx", folder / f"golden/logits-{name}.npy"
+        write_bytes(file, content)
+        np.save(logits, golden.astype(np.float32), allow_pickle=False)
+        manifest["variants"][name] = _entry(folder, file, logits, precision, parity)
+        made = {"source": source, **facts, "architecture": own["architecture"], "parity": parity.to_json()}
+        manifest["provenance"].setdefault("variants", {})[name] = made
+        manifest["default"] = name if default else manifest["default"]
+        _describe(folder, manifest)
+        write_sums(folder)
+    return Bundle.open(Path(out))
+
+
+def _entry(folder: Path, file: Path, golden: Path, precision: str, parity: Parity) -> dict[str, Any]:
+    """Return what bundle.json says of an ONNX file."""
+    return {
+        "file": file.name,
+        "format": "onnx",
+        "precision": precision,
+        "backend": "onnxruntime",
+        "tolerance": parity.tolerance,
+        "golden": golden.relative_to(folder).as_posix(),
+        "size_bytes": file.stat().st_size,
+        "accuracy": None,
+    }
+
+
 def record_accuracy(bundle: Bundle, accuracy: Mapping[str, Any], out: Path, variant: str | None = None) -> Bundle:
     """Write the bundle at `out` with the accuracy of a variant in manifest and card; the model's bytes stay the same.
 
@@ -195,16 +252,7 @@ def _write_variant(
     parity = check_parity(network, file, images, name)
     logits = torch_logits(network, np.load(folder / GOLDEN))
     np.save(golden, logits.astype(np.float32), allow_pickle=False)
-    manifest["variants"][name] = {
-        "file": file.name,
-        "format": "onnx",
-        "precision": name,
-        "backend": "onnxruntime",
-        "tolerance": parity.tolerance,
-        "golden": golden.relative_to(folder).as_posix(),
-        "size_bytes": file.stat().st_size,
-        "accuracy": None,
-    }
+    manifest["variants"][name] = _entry(folder, file, golden, name, parity)
     return file, parity
 
 

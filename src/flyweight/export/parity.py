@@ -33,7 +33,7 @@ class Parity:
         n: Images compared.
         max_abs_error: Largest difference of one logit.
         tolerance: What a device's logits may differ by; of a float file also what `max_abs_error` may be.
-        top1_agreement: Share of images with the same first class, 0..1; of a float file ties within the tolerance agree.
+        top1_agreement: Share of images with the same first class, 0..1; of a float file, ties within the tolerance too.
         rms_error: Root mean square of the differences of logits; None in a bundle of an earlier version.
         rounding: Of an int8 file: the same between the network and itself without rounding of activations.
         rounding_agreement: Of an int8 file: share with the same first class between these two.
@@ -97,7 +97,9 @@ def compare_levels(
     return replace(
         plain,
         # On another machine values between two levels turn the other way again: twice what was seen here.
-        tolerance=max(plain.tolerance, 2 * plain.max_abs_error) if np.isfinite(plain.max_abs_error) else plain.tolerance,
+        tolerance=max(plain.tolerance, 2 * plain.max_abs_error)
+        if np.isfinite(plain.max_abs_error)
+        else plain.tolerance,
         top1_agreement=float(same),
         rounding=_rms(expected - unrounded),
         rounding_agreement=float(by_rounding),

@@ -20,6 +20,7 @@ from flyweight.models.quantize import WEIGHT_LEVELS, Quantizer, file_scale, inpu
 if TYPE_CHECKING:
     import onnx
 
+
 def to_qdq(network: nn.Module) -> nn.Module:
     """Replace quantizers and quantized layers of a copied network (normalize, net) in place, and return it."""
     graph = network.get_submodule("net")

@@ -38,8 +38,13 @@ class Operator:
     @property
     def heavy(self) -> bool:
         """True for what multiplies weights."""
-        return self.op in _HEAVY or self.op.startswith(("QLinearConv", "QLinearMatMul", "QGemm", "Convolution")) or (
-            self.op in {"FullyConnected", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "ConvInteger", "MatMulInteger"}
+        return (
+            self.op in _HEAVY
+            or self.op.startswith(("QLinearConv", "QLinearMatMul", "QGemm", "Convolution"))
+            or (
+                self.op
+                in {"FullyConnected", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "ConvInteger", "MatMulInteger"}
+            )
         )
 
 

@@ -95,7 +95,9 @@ def tango(gained: int, lost: int, n: int, level: float = 0.95) -> Interval:
         share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)  # of images only the first gets right
         variance = n * (2 * share + difference * (1 - difference))
         distance = gained - lost - n * difference
-        return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
+        return (
+            distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
+        )
 
     value = (gained - lost) / n
     return Interval(value, _root(score, z, -1.0, value), _root(score, -z, value, 1.0), level)

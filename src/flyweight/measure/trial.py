@@ -1,8 +1,8 @@
 """Compression as a non-inferiority trial: ship, or do not ship, because …
 
 The compressed file and the one it would replace answer the same images and are timed in turn on this machine. It ships
-only if the lower end of the paired interval of its accuracy change lies above −margin *and* it is what it promised to be:
-really smaller, measured faster. "No difference found" is no argument: with few images none ever is.
+only if the lower end of the paired interval of its accuracy change lies above −margin *and* it is what it promised to
+be: really smaller, measured faster. "No difference found" is no argument: with few images none ever is.
 """
 
 from __future__ import annotations

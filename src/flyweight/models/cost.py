@@ -48,7 +48,8 @@ _UNARY_OPS = """
 _INTEGER_OPS = frozenset(["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "AveragePool", "MaxPool"])
 # Operators that do no multiply-accumulate; one that is neither here nor in _MACS is reported as unsupported.
 _FREE_OPS = """
-    Add Sub Mul Div Pow Max Min Where Equal Less Greater GreaterOrEqual LessOrEqual Not And Or Cast Constant ConstantOfShape Shape Size Mod Range
+    Add Sub Mul Div Pow Max Min Where Equal Less Greater GreaterOrEqual LessOrEqual Not And Or Cast Constant
+    ConstantOfShape Shape Size Mod Range
     CumSum Gather GatherElements GatherND Slice Split Concat Transpose Expand Tile Pad DepthToSpace SpaceToDepth Resize
     BitShift BitwiseAnd
     Softmax LogSoftmax ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceSumSquare ArgMax TopK

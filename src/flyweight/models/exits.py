@@ -1,8 +1,8 @@
 """Early exit: a cheap head half-way answers images it is sure of; the others go on to the end.
 
 The network is cut at a node that all of it passes through. In evaluation the answer of an image is the early head's
-where its confidence reaches the threshold, and the network's own everywhere else: an image that goes on gets exactly the
-answer it had before. In training both answers are given, (N, 2, K), and their losses add up.
+where its confidence reaches the threshold, and the network's own everywhere else: an image that goes on gets exactly
+the answer it had before. In training both answers are given, (N, 2, K), and their losses add up.
 Source: Teerapittayanon et al. 2016, "BranchyNet" (arXiv:1709.01686). Changed: confidence in place of entropy.
 """
 
@@ -97,7 +97,9 @@ def add_exit(network: nn.Module, name: str, example: Tensor, *, after: str, grid
     if after not in found:
         raise ModelError(
             f"{name} cannot be cut after {after!r}; it can after {len(found)} others",
-            do=f"choose among {', '.join(list(found)[:8])} …" if found else "choose a network without dense connections",
+            do=f"choose among {', '.join(list(found)[:8])} …"
+            if found
+            else "choose a network without dense connections",
         )
     cut = found[after]
     first, rest = _split(inner, graph.graph, after)
@@ -123,7 +125,9 @@ def cuts(network: nn.Module, name: str, example: Tensor) -> list[Cut]:
         watcher.run(network.get_submodule("normalize")(example))
     order = [node for node in graph.graph.nodes if node.op not in {"get_attr", "output"}]
     place = {node: index for index, node in enumerate(order)}
-    reach = [max((place.get(user, len(order)) for user in node.users), default=index) for index, node in enumerate(order)]
+    reach = [
+        max((place.get(user, len(order)) for user in node.users), default=index) for index, node in enumerate(order)
+    ]
     total, furthest, found = max(sum(watcher.macs.values()), 1), 0, []
     passed = 0
     for index, node in enumerate(order):

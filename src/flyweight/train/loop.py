@@ -164,6 +164,7 @@ class Stepper:
 
     def passes(self, images: Tensor, targets: Tensor) -> Tensor:
         """Run forward and backward over a batch, in parts that fit into memory; return the mean loss."""
+        self.loss.watch(self.state.network, images[:1])
         self.state.network.train()
         for norm in self.frozen_norms:  # its running statistics belong to the weights that do not move
             norm.eval()

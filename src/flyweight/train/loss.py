@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flyweight.train.distill import load_teacher
+from flyweight.train.distill import Features, Teacher, load_teacher
 from flyweight.train.recipe import Recipe
+from flyweight.train.remembered import Remembering
 
 
 class Loss:
@@ -22,7 +25,21 @@ class Loss:
         self.smoothing = recipe.label_smoothing
         self.weights = None if plan.class_weights is None else torch.tensor(plan.class_weights, device=plan.device)
         self.distill = recipe.distill
-        self.teacher = load_teacher(recipe.distill).on(plan) if recipe.distill else None
+        self.teacher: Callable[[Tensor], Tensor] | None = None
+        self._taught: Teacher | None = None
+        self._learned: Features | None = None
+        if recipe.distill:
+            self._taught = load_teacher(recipe.distill).on(plan)
+            self.teacher = Remembering(self._taught, recipe.distill) if recipe.distill.cached else self._taught
+
+    def watch(self, network: nn.Module, example: Tensor) -> None:
+        """Compare the features of this network with the teacher's, where the recipe asks for it.
+
+        Args:
+            example: One input, on the network's device; its values do not matter.
+        """
+        if self.distill is not None and self.distill.features and self._learned is None:
+            self._learned = Features(network, example)
 
     def __call__(self, logits: Tensor, wanted: Tensor, taught: Tensor | None) -> Tensor:
         """Return the mean loss (0-dim).
@@ -38,7 +55,27 @@ class Loss:
         if self.distill is None or taught is None:
             return loss
         part, temperature = self.distill.weight, self.distill.temperature
-        return (1 - part) * loss + part * distance(logits, taught.float(), temperature)
+        apart = torch.stack([distance(one, taught.float(), temperature) for one in outputs]).sum()
+        loss = (1 - part) * loss + part * apart
+        if self._learned is not None and self._taught is not None:
+            theirs = [similarity(self._learned.seen, features) for features in self._taught.features]
+            loss = loss + self.distill.features * torch.stack(theirs).mean()
+        return loss
+
+
+def similarity(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return how differently two networks see which images of a batch are alike: mean square, 0-dim.
+
+    Features of any number of channels can be compared: each image's similarities to the others, as a unit vector.
+    Source: Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation" (arXiv:1907.09682), equations 1 to 4.
+    Changed: the mean over a row in place of its sum, so that the batch size does not matter.
+
+    Args:
+        ours: Features (N, F).
+        theirs: Features (N, G) of the same images.
+    """
+    grams = [F.normalize(features @ features.T, dim=1) for features in (ours, theirs)]
+    return (grams[0] - grams[1]).square().sum(1).mean()
 
 
 def distance(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:

@@ -131,13 +131,31 @@ class DistillPart(_Part):
 
     Attributes:
         teacher: Folder of a finished run with the same classes, channels and image_size.
+        others: Further teachers; what is learned is the mean of their probabilities.
         weight: Share of the teacher's answers in the loss; the rest is of the labels.
         temperature: By which both logits are divided before they are compared.
+        features: Weight of the similarity of features before the last layer, beside the rest; 0: none.
+        cached: The teacher's answers are kept on disk and read when the same images come again: the same recipe and
+            seed with another student.
     """
 
     teacher: str
+    others: tuple[str, ...] = ()
     weight: float = Field(default=0.9, gt=0.0, le=1.0)
     temperature: float = Field(default=4.0, gt=0.0)
+    features: float = Field(default=0.0, ge=0.0)
+    cached: bool = False
+
+    @model_validator(mode="after")
+    def _features_are_computed(self) -> DistillPart:
+        if self.features and self.cached:
+            raise ValueError("cached: the teacher's features are not kept on disk; leave out cached or features")
+        return self
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.teacher, *self.others)
 
 
 class StagePart(_Part):

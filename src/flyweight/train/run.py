@@ -26,7 +26,7 @@ from flyweight.models.architecture import Architecture
 from flyweight.models.weights import Initial, fitted, load_weights
 from flyweight.runtime.environment import environment
 from flyweight.train.checkpoint import checkpoint_stage, load_checkpoint, save_checkpoint
-from flyweight.train.distill import find_teacher, load_teacher
+from flyweight.train.distill import find_teachers, load_teacher
 from flyweight.train.divergence import Diverged
 from flyweight.train.heap import keep_freed_memory
 from flyweight.train.linear_probe import fit_head
@@ -51,6 +51,7 @@ CHECKPOINT, HISTORY, REQUEST, SOURCE = "checkpoint.pt", "history.jsonl", "recipe
 DIVERGED = "diverged.json"
 CHECKPOINT_SECONDS = 20.0
 FOR_PEOPLE = {"description", "expected", "resolved"}  # fields of a recipe that do not make it another one
+TEACHERS = {"distill.teacher", "distill.others"}  # known by their weights, wherever they lie
 
 
 @dataclass(frozen=True)
@@ -478,7 +479,8 @@ def _source(dataset: Dataset, recipe: Recipe, parts: Split | None, initial: Init
     rows = None if parts is None else [hashed(part.tobytes()) for part in (parts.train, parts.val)]
     found = {"data": dataset.fingerprint(), "name": dataset.name, "split": rows, "initial": _weights_hash(initial)}
     if recipe.distill:
-        found["teacher"] = _weights_hash(find_teacher(recipe.distill))
+        hashes = [_weights_hash(one) for one in find_teachers(recipe.distill)]
+        found["teacher"] = hashes[0] if len(hashes) == 1 else hashes
     return found
 
 
@@ -512,8 +514,8 @@ def _same_recipe(recipe: Recipe, out: Path) -> None:
     there = load_recipe(out / REQUEST)
     mine, theirs = recipe.model_dump(), there.model_dump()
     changed = [(line.split(" ")[0], line) for line in _differences(theirs, mine)]
-    # A teacher is known by its weights (`_source`), wherever it lies.
-    differ = [line for key, line in changed if key.split(".")[0] not in FOR_PEOPLE and key != "distill.teacher"]
+    # Teachers are compared in `_source`.
+    differ = [line for key, line in changed if key.split(".")[0] not in FOR_PEOPLE and key not in TEACHERS]
     if differ:
         raise RecipeError(
             f"{out} holds a run of another recipe: {'; '.join(differ)}",

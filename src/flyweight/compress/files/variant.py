@@ -1,0 +1,149 @@
+"""One more file in a bundle, if its trial says ship."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flyweight.compress.files import FILES
+from flyweight.compress.files.context import FileContext, Made, answers
+from flyweight.compress.step import Step, read_options, unknown_method
+from flyweight.data.dataset import Dataset
+from flyweight.errors import CompressError, ExportError
+from flyweight.export.bundle import add_file
+from flyweight.export.parity import Parity, compare, compare_levels
+from flyweight.measure.operators import heavy_in_float, operators
+from flyweight.measure.trial import MARGIN, Trial, run_trial
+from flyweight.runtime.bundle import Bundle
+
+PARITY_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a trial decides: on which part, with what margin, timed how."""
+
+    part: Literal["val", "test"] = "val"
+    margin: float = MARGIN
+    threads: int = 1
+    timing: Literal["full", "quick", "none"] = "full"
+
+
+@dataclass(frozen=True)
+class FileTrial:
+    """A file that was made of a bundle's, and its trial.
+
+    Attributes:
+        bundle: With the new variant where it ships; else without.
+        made: The file, in any case.
+    """
+
+    bundle: Bundle
+    made: Made
+    trial: Trial
+
+
+def make_file(step: Step, bundle: Bundle, dataset: Dataset, variant: str | None = None, margin: float = MARGIN) -> Made:
+    """Return the file that a step makes of a bundle's variant.
+
+    Raises:
+        CompressError: There is no such method or option, or it cannot be done to this file.
+    """
+    if step.method not in FILES:
+        raise unknown_method(step, FILES)
+    method = FILES[step.method]
+    source = bundle.variant(variant)
+    made = method.make(FileContext(dataset, bundle, source, margin), read_options(step, method.options))
+    if made.name == source.name:
+        raise CompressError(f"{step} would replace the variant {source.name!r} it is made of", do="name another source")
+    return made
+
+
+def try_file(
+    step: Step,
+    bundle: Bundle,
+    dataset: Dataset,
+    out: Path,
+    *,
+    variant: str | None = None,
+    conditions: Conditions | None = None,
+    default: bool = False,
+    anyway: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> FileTrial:
+    """Make a file of a bundle's variant, hold its trial, and write the bundle at `out` with it where it ships.
+
+    Args:
+        variant: The source; its default variant without.
+        default: Where it ships, make it the variant that is used when none is named.
+        anyway: Write it though the trial says no; never as the default.
+
+    Raises:
+        CompressError: As `make_file`.
+        ExportError: ONNX Runtime computes the file otherwise than it says, or in float what was to be int8.
+    """
+    how = conditions or Conditions()
+    source = bundle.variant(variant).name
+    made = make_file(step, bundle, dataset, source, how.margin)
+    context = FileContext(dataset, bundle, bundle.variant(source), how.margin)
+    parity = checked(made, context)
+    golden = answers(made.content, bundle.golden(bundle.variant(source))[0], optimized=False)
+    facts = {"step": str(step), **made.facts}
+    with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as folder:
+        tried = add_file(
+            bundle, Path(folder) / "tried", name=made.name, content=made.content, precision=made.precision,
+            golden=golden, parity=parity, source=source, facts=facts,
+        )  # fmt: skip
+        trial = run_trial(
+            (bundle, source), (tried, made.name), dataset, part=how.part, margin=how.margin, promises=made.promises,
+            threads=how.threads, timing=how.timing, progress=progress,
+        )  # fmt: skip
+    if not (trial.ship or anyway):
+        return FileTrial(bundle, made, trial)
+    facts["trial"] = {"ship": trial.ship, "because": list(trial.because), "part": trial.part, "n": trial.n}
+    written = add_file(
+        bundle, out, name=made.name, content=made.content, precision=made.precision, golden=golden, parity=parity,
+        source=source, facts=facts, default=default and trial.ship,
+    )  # fmt: skip
+    return FileTrial(written, made, trial)
+
+
+def checked(made: Made, context: FileContext) -> Parity:
+    """Return how far the runtime's answers are from what the file says, written out operator by operator.
+
+    Raises:
+        ExportError: Too far; or layers that were to be int8 are computed in float.
+    """
+    images, _ = context.training_images(PARITY_IMAGES)
+    said, found = answers(made.content, images, optimized=False), answers(made.content, images)
+    if made.precision == "int8":
+        parity = compare_levels(said, found, answers(context.source.file, images))
+        _refuse_float(made)
+    else:
+        parity = compare(said, found)
+    if not parity.holds:
+        raise ExportError(
+            f"onnxruntime computes the {made.name} file otherwise than it says: {parity.to_json()}",
+            do="do not ship it; report this with `flyweight doctor`",
+        )
+    return parity
+
+
+def _refuse_float(made: Made) -> None:
+    with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(made.content)
+        found = heavy_in_float(operators(file, "onnxruntime"))
+    # The layer that gives the logits may stay in float: what it gives is no level of anything.
+    if len(found) > len(made.kept) + 1:
+        raise ExportError(
+            f"onnxruntime computes {len(found)} layers of the int8 file in float ({', '.join(found[:3])}); "
+            f"{len(made.kept)} were to stay so",
+            do="ship the float file, or name these layers in keep",
+        )
+
+
+__all__ = ["Conditions", "FileTrial", "checked", "make_file", "try_file"]
