@@ -152,7 +152,7 @@ class _Watcher(fx.Interpreter):
         value = super().run_node(n)
         if isinstance(value, Tensor):
             self.shapes[n] = tuple(value.shape)
-            module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None  # type: ignore[union-attr]
+            module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
             if isinstance(module, nn.Conv2d):
                 self.macs[n] = value.numel() * module.weight[0].numel()
             elif isinstance(module, nn.Linear):

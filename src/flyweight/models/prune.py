@@ -55,10 +55,9 @@ def prune_network(network: nn.Module, step: Mapping[str, Any], name: str) -> nn.
         except (AttributeError, IndexError, RuntimeError) as error:
             raise _of_another(name, path, str(error)) from error
         touched.add(owner)
-        if attribute in module._parameters:
-            module._parameters[attribute] = nn.Parameter(
-                shrunk, requires_grad=module._parameters[attribute].requires_grad
-            )  # type: ignore[union-attr]
+        old = module._parameters.get(attribute)
+        if old is not None:
+            module._parameters[attribute] = nn.Parameter(shrunk, requires_grad=old.requires_grad)
         else:
             module._buffers[attribute] = shrunk
     for owner, values in step["set"].items():

@@ -2,8 +2,8 @@
 
 The file holds one byte (or half of one) for a weight, the palette, and a scale for each output channel. Which value
 stands where is looked up once, when the runtime loads the file and folds its constants; it then computes in float, as
-fast as before. In formats that store tensors alone (safetensors) there is nothing that could look the values up, so there
-the palette would save nothing.
+fast as before. In formats that store tensors alone (safetensors) nothing could look the values up, so there the
+palette would save nothing.
 Source: Han et al. 2015, "Deep Compression" (arXiv:1510.00149), section 3: k-means, shared weights. Changed: scales of
 output channels are taken out first; no Huffman coding.
 """

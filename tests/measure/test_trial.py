@@ -1,0 +1,158 @@
+"""The verdict of a compression trial: what makes it yes, and each thing that makes it no."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from flyweight.measure.latency import LatencyResult
+from flyweight.measure.statistics import ratio_interval, tango
+from flyweight.measure.trial import Side, Speed, Trial, judge, speed_of
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(2, 12, 50), (0, 0, 40), (5, 5, 1000), (30, 3, 200), (0, 7, 30)])
+def test_the_ends_of_tangos_interval_are_where_the_score_of_the_constrained_likelihood_is_1_96(
+    gained: int, lost: int, n: int
+) -> None:
+    found = tango(gained, lost, n)
+    assert found.value == pytest.approx((gained - lost) / n)
+    for end in (found.low, found.high):
+        if not -0.999 < end < 0.999:
+            continue
+
+        # The share that only the first gets right, by maximising the likelihood where the difference is held.
+        def minus_log(share: float, end: float = end) -> float:
+            cells = [(share + end, gained), (share, lost), (1 - 2 * share - end, n - gained - lost)]
+            return -sum(k * math.log(max(p, 1e-300)) for p, k in cells if k)
+
+        low, high = max(0.0, -end) + 1e-12, (1 - end) / 2 - 1e-12
+        share = minimize_scalar(minus_log, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+        score = (gained - lost - n * end) / math.sqrt(n * (2 * share + end * (1 - end)))
+        assert abs(score) == pytest.approx(1.96, abs=0.01)
+
+
+def test_tangos_interval_is_that_of_a_published_example() -> None:
+    # Tango 1998, table of the example of soft contact lenses: 43 of 44 agree, one differs.
+    found = tango(1, 0, 44)
+    assert (found.low, found.high) == pytest.approx((-0.0594, 0.1184), abs=0.003)
+
+
+def test_no_image_that_differs_still_leaves_room_for_one() -> None:
+    assert tango(0, 0, 100).low < -0.03
+
+
+def test_the_ratio_of_latencies_has_welchs_interval_on_logarithms() -> None:
+    from scipy.stats import ttest_ind
+
+    first, second = [1.0, 1.1, 0.9, 1.05], [2.0, 2.1, 1.9, 2.2]
+    found = ratio_interval(first, second)
+    ends = ttest_ind(np.log(first), np.log(second), equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((math.exp(ends.low), math.exp(ends.high)))
+
+
+def speed(verdict: str = "faster", **changes: Any) -> Speed:
+    ratio = {"faster": 0.5, "slower": 1.5, "no difference": 1.0}[verdict]
+    content = {
+        "statistic": "median", "before_ms": 1.0, "after_ms": ratio, "verdict": verdict, "n": 500, "threads": 1,
+        "ratio": {"value": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio}, "noise_floor": 0.02, "disturbed": False,
+    }  # fmt: skip
+    return Speed.model_validate({**content, **changes})
+
+
+def trial(lost: int = 0, gained: int = 0, n: int = 600, sizes: tuple[int, int] = (1000, 400), **changes: Any) -> Trial:
+    """Return the trial of two files that differ on the first images: these lost, then those gained."""
+    labels = np.arange(n) % 3
+    first, second = np.eye(3, dtype=np.float32)[labels], np.eye(3, dtype=np.float32)[labels]
+    wrong = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
+    second[:lost] = wrong[:lost]
+    first[lost : lost + gained] = wrong[lost : lost + gained]
+    operators = changes.pop("operators", {"int8": 9})
+    sides = [
+        Side(name="b fp32", precision="fp32", backend="onnxruntime", size_bytes=sizes[0], accuracy=1.0),
+        Side(
+            name="b int8", precision="int8", backend="onnxruntime", size_bytes=sizes[1], accuracy=1.0,
+            operators=operators,
+        ),
+    ]  # fmt: skip
+    how: dict[str, Any] = {"margin": 0.01, "speed": speed(), **changes}
+    return judge(
+        sides[0], sides[1], logits=(first, second), labels=labels, classes=CLASSES,
+        images=[f"{i}.png" for i in range(n)], part="validation part", **how,
+    )  # fmt: skip
+
+
+def test_what_is_no_worse_smaller_and_faster_ships() -> None:
+    found = trial()
+    assert found.ship
+    assert found.verdict().startswith("ship, because the accuracy changes by +0.00 points")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"lost": 60}, "is worse than the margin of 1 points"),
+        ({"lost": 12, "gained": 4}, "may be worse than the margin of 1 points"),
+        ({"n": 60}, "may be worse than the margin"),  # nothing differs, but 60 images cannot show a point
+        ({"sizes": (1000, 1000)}, "1.00 of the 1,000 before"),
+        ({"speed": speed("slower")}, "it is slower here: 1.5 ms against 1 ms"),
+        ({"speed": speed("no difference")}, "not measurably faster"),
+        ({"speed": None}, "nothing was timed"),
+        ({"speed": speed(disturbed=True)}, "time it on a quiet machine"),
+        ({"operators": {"fp32": 9}}, "computes none of its operators in integers"),
+    ],
+)
+def test_it_does_not_ship_because(changes: dict[str, Any], why: str) -> None:
+    found = trial(**changes)
+    assert not found.ship
+    assert why in found.verdict()
+
+
+def test_what_promised_only_to_be_smaller_may_be_as_fast_as_before_but_not_slower() -> None:
+    assert trial(promises=("smaller",), speed=speed("no difference")).ship
+    assert trial(promises=("smaller",), speed=None).ship
+    assert not trial(promises=("smaller",), speed=speed("slower")).ship
+
+
+def test_images_that_flipped_are_listed_the_lost_ones_first() -> None:
+    found = trial(lost=3, gained=2)
+    assert found.flipped == 5
+    assert [flip.kind for flip in found.flips] == ["lost"] * 3 + ["gained"] * 2
+    assert (found.flips[0].label, found.flips[0].before, found.flips[0].after) == ("ant", "ant", "bee")
+
+
+def test_a_class_that_loses_more_than_chance_is_named() -> None:
+    labels = np.arange(600) % 3
+    first = np.eye(3, dtype=np.float32)[labels]
+    second = first.copy()
+    second[np.flatnonzero(labels == 2)[:40]] = [1, 0, 0]
+    side = {"precision": "fp32", "backend": "onnxruntime", "accuracy": 1.0}
+    found = judge(
+        Side(name="a", size_bytes=2, **side), Side(name="b", size_bytes=1, **side), logits=(first, second),
+        labels=labels, classes=CLASSES, images=[str(i) for i in range(600)], part="p", margin=0.2, speed=speed(),
+    )  # fmt: skip
+    assert [row.name for row in found.per_class if row.regressed] == ["cat"]
+    assert found.per_class[2].change.value == pytest.approx(-0.2)
+
+
+def latency(name: str, centre: float) -> LatencyResult:
+    samples = tuple(tuple(centre * (1 + 0.01 * ((i * 7 + p) % 5)) for i in range(60)) for p in range(5))
+    return LatencyResult(name, "model", "onnxruntime", 1, samples, True, 10, noise_floor=0.03, cpu_share=1.0)
+
+
+def test_faster_is_what_interval_and_noise_floor_both_say() -> None:
+    assert speed_of(latency("a", 1.0), latency("b", 0.5)).verdict == "faster"
+    assert speed_of(latency("a", 1.0), latency("b", 1.5)).verdict == "slower"
+    assert speed_of(latency("a", 1.0), latency("b", 0.985)).verdict == "no difference"  # within the noise floor
+
+
+def test_the_time_of_a_file_with_an_early_exit_is_a_mean() -> None:
+    mixed = LatencyResult("b", "model", "onnxruntime", 1, ((1.0, 1.0, 1.0, 9.0),) * 3, True, 1, cpu_share=1.0)
+    plain = LatencyResult("a", "model", "onnxruntime", 1, ((4.0, 4.0, 4.0, 4.0),) * 3, True, 1, cpu_share=1.0)
+    assert speed_of(plain, mixed, branches=True).after_ms == pytest.approx(3.0)
+    assert speed_of(plain, mixed).after_ms == pytest.approx(1.0)
