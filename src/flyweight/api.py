@@ -20,7 +20,6 @@ from flyweight.measure.budget import Budget
 from flyweight.measure.speed import Measurement, measure
 from flyweight.measure.sweep import sweep
 from flyweight.measure.table import Sweep
-from flyweight.measure.trial import Trial
 from flyweight.measure.verify import Verified, verify
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.predict import Prediction, Predictor
@@ -47,7 +46,6 @@ __all__ = [
     "Recipe",
     "Split",
     "Sweep",
-    "Trial",
     "Verified",
     "ablate",
     "audit",

@@ -70,8 +70,8 @@ def quantize(
 ) -> None:
     """Add a smaller file to a bundle (int8, fp16, palette), if its trial says ship.
 
-    Calibrated and chosen on training images, decided on validation images: int8 that is slower, or worse than the margin,
-    is refused. `flyweight compress` does the same after steps that change the network.
+    Calibrated and chosen on training images, decided on validation images: int8 that is slower, or worse than the
+    margin, is refused. `flyweight compress` does the same after steps that change the network.
     """
     _run(bundle, step, data, out, part, margin, threads, timing, variant, anyway, None, quarantine, as_json)
 

@@ -30,6 +30,10 @@ def fit(
     start: Annotated[
         Path | None, typer.Option("--from", help="Continue from this bundle with new images or classes.")
     ] = None,
+    compress: Annotated[
+        list[str] | None,
+        typer.Option(help="Compress the pick (repeat), if a trial says ship: prune:macs=0.5, finetune, int8, ..."),
+    ] = None,
     group: Annotated[str | None, typer.Option(help="Column or pattern of what must stay on one side.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -41,6 +45,10 @@ def fit(
     from flyweight.measure.budget import Budget
     from flyweight.train.recipe import load_recipe
 
+    if compress:
+        from flyweight.compress.chain import in_order, parse_steps
+
+        in_order(parse_steps(compress))
     chosen = load_recipe(recipe) if recipe else None
     if chosen is not None and chosen.stages:
         raise RecipeError(
@@ -59,6 +67,7 @@ def fit(
         group=group,
         recipe=chosen,
         start=start,
+        compress=tuple(compress or ()),
         command=shlex.join(["flyweight", *sys.argv[1:]]),
     )
     fitted: Fitted | None = None

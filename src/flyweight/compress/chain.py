@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -250,7 +250,7 @@ def _bundle_of(request: Request) -> Bundle:
     return Bundle.open(request.source)
 
 
-def _same_step(folder: Path, about: dict[str, object]) -> bool:
+def _same_step(folder: Path, about: Mapping[str, object]) -> bool:
     """True where a finished folder is of this very step; raises CompressError where it is of another."""
     there = json.loads((folder / STEP).read_text("utf-8")) if (folder / STEP).exists() else None
     if there is None:

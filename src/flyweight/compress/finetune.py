@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from flyweight.compress.context import Context, Progressing
@@ -31,7 +33,7 @@ class Finetune(Options):
 
 def finetune(trained: Trained, context: Context, options: Finetune) -> Progressing:
     """Return the run after a few more epochs, on whatever its network is now: pruned, folded, or on int8 levels."""
-    own = {"seed": options.seed, "epoch_images": options.images}
+    own: dict[str, Any] = {"seed": options.seed, "epoch_images": options.images}
     if options.recipe is not None:
         given = load_recipe(options.recipe)
         based = continued(trained, name="finetune", epochs=options.epochs, lr=options.lr, lr_factor=LR_FACTOR, **own)

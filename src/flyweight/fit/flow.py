@@ -21,6 +21,7 @@ from flyweight.fit.contest import Contest, Outcome, Progressed, compete
 from flyweight.fit.extend import changes, load_start
 from flyweight.fit.pick import Pick, choose, weigh_finalists
 from flyweight.fit.pretrained import FEW, pretrained_candidates
+from flyweight.fit.shrink import shrink
 from flyweight.fit.story import tell
 from flyweight.fit.weigh import Weighed, weigh
 from flyweight.measure.accuracy import Accuracy, score
@@ -47,6 +48,7 @@ class FitRequest:
         threads: Of the measured inference.
         recipe: Trains every candidate in place of the defaults (its model and image size are replaced).
         start: Bundle to continue from, with new images or classes.
+        compress: Steps that the pick is compressed by, if their trial says ship; as `flyweight compress --step`.
         command: The command line, for the record.
     """
 
@@ -61,6 +63,7 @@ class FitRequest:
     group: str | None = None
     recipe: Recipe | None = None
     start: Path | None = None
+    compress: tuple[str, ...] = ()
     command: str = ""
 
 
@@ -127,6 +130,8 @@ def fit(request: FitRequest, *, progress: Progress | None = None) -> Iterator[St
         outcomes, dataset, parts, request.budget, request.out / "work" / "bundles", threads=request.threads
     )
     pick = choose(finalists, request.budget)
+    if request.compress:
+        pick = yield from _shrink(request, pick, dataset)
     yield Stage("test", "opening the test part, once, with the shipped file")
     bundle, test, logits = _ship(request, pick, dataset, parts)
     facts = tell(request, dataset, parts, findings, weighed, outcomes, pick, bundle, test, logits)
@@ -135,6 +140,18 @@ def fit(request: FitRequest, *, progress: Progress | None = None) -> Iterator[St
         facts = facts.model_copy(update={"verdicts": (*facts.verdicts, *compared)})
     files = build_report(facts, request.out)
     yield Fitted(bundle, pick, test, files.html, tuple(outcomes))
+
+
+def _shrink(request: FitRequest, pick: Pick, dataset: Dataset) -> Generator[Stage, None, Pick]:
+    said = shrink(
+        pick, request.compress, dataset, request.budget, request.out / "work" / "compressed", threads=request.threads
+    )
+    while True:
+        try:
+            yield Stage("compress", next(said))
+        except StopIteration as end:
+            found: Pick = end.value
+            return found
 
 
 def _data(request: FitRequest, old: Bundle | None, progress: Progress | None) -> tuple[Dataset, Split, Audit]:

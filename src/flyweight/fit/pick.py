@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split
@@ -89,20 +90,36 @@ def weigh_finalists(
     finalists = []
     for (outcome, trained, _), bundle, timing in zip(shipped, bundles, timings, strict=True):
         images, labels = validation_images(trained, dataset)
-        logits = file_logits(bundle.variant().file, images)
-        values = _values(bundle, timing, threads)
-        finalists.append(
-            Finalist(
-                outcome=outcome,
-                bundle=bundle,
-                validation=score(logits, labels, bundle.classes, bundle.temperature),
-                right=logits.argmax(axis=1) == labels,
-                values=values,
-                latency=timing.as_dict(),
-                checks=tuple(budget.check(values)),
-            )
-        )
+        finalists.append(measured(outcome, bundle, timing, images, labels, budget, threads))
     return finalists
+
+
+def measured(
+    outcome: Outcome,
+    bundle: Bundle,
+    timing: LatencyResult,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    budget: Budget,
+    threads: int,
+) -> Finalist:
+    """Return what a bundle's default file is as a finalist.
+
+    Args:
+        images: Of the validation part, (N, C, S, S).
+        labels: Theirs, (N,).
+    """
+    logits = file_logits(bundle.variant().file, images)
+    values = _values(bundle, timing, threads)
+    return Finalist(
+        outcome=outcome,
+        bundle=bundle,
+        validation=score(logits, labels, bundle.classes, bundle.temperature),
+        right=logits.argmax(axis=1) == labels,
+        values=values,
+        latency=timing.as_dict(),
+        checks=tuple(budget.check(values)),
+    )
 
 
 def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:

@@ -449,7 +449,7 @@ def _flips(
             kind = "gained"
         found.append(
             Flip(
-                image=images[i],
+                image=images[int(i)],
                 label=classes[labels[i]],
                 before=classes[first[i]],
                 after=classes[second[i]],

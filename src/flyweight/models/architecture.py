@@ -215,8 +215,14 @@ def _prune_step(network: nn.Module, architecture: Architecture, step: Mapping[st
 
 
 def _exit_step(network: nn.Module, architecture: Architecture, step: Mapping[str, Any]) -> nn.Module:
-    known = {"after": str(step["after"]), "grid": int(step["grid"]), "threshold": float(step["threshold"])}
-    return add_exit(network.eval(), architecture.name, architecture.example(), **known)
+    return add_exit(
+        network.eval(),
+        architecture.name,
+        architecture.example(),
+        after=str(step["after"]),
+        grid=int(step["grid"]),
+        threshold=float(step["threshold"]),
+    )
 
 
 # Every operation that changes a network's structure after building; a step of `Architecture.surgery` names one.

@@ -34,10 +34,10 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits (N, K) of images (N, C, S, S): of several teachers the logarithm of their mean probability."""
-        found = [network(images).float() for network in self._networks]
+        found: list[Tensor] = [network(images) for network in self._networks]
         if len(found) == 1:
             return found[0]
-        return torch.stack([logits.softmax(1) for logits in found]).mean(0).clamp_min(1e-30).log()
+        return torch.stack([logits.float().softmax(1) for logits in found]).mean(0).clamp_min(1e-30).log()
 
     @property
     def features(self) -> list[Tensor]:

@@ -477,7 +477,12 @@ def _claim(recipe: Recipe, source: dict[str, Any], out: Path) -> None:
 def _source(dataset: Dataset, recipe: Recipe, parts: Split | None, initial: Initial | None) -> dict[str, Any]:
     """Return what a run learns from besides its recipe: data, split where one is given, first weights, teacher."""
     rows = None if parts is None else [hashed(part.tobytes()) for part in (parts.train, parts.val)]
-    found = {"data": dataset.fingerprint(), "name": dataset.name, "split": rows, "initial": _weights_hash(initial)}
+    found: dict[str, Any] = {
+        "data": dataset.fingerprint(),
+        "name": dataset.name,
+        "split": rows,
+        "initial": _weights_hash(initial),
+    }
     if recipe.distill:
         hashes = [_weights_hash(one) for one in find_teachers(recipe.distill)]
         found["teacher"] = hashes[0] if len(hashes) == 1 else hashes

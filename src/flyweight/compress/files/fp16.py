@@ -35,7 +35,7 @@ def fp16(context: FileContext, options: Fp16) -> Made:
     model = context.model()
     graph = model.graph
     chosen = weights_of(model, options.least)
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for tensor in chosen:
         values = numpy_helper.to_array(tensor)
         if np.abs(values).max() > LARGEST:

@@ -114,7 +114,8 @@ def packed(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     half = (len(indices) + 1) // 2
     high = np.zeros(half, np.uint8)
     high[: len(indices) - half] = indices[half:]
-    return indices[:half] | (high << 4)
+    found: NDArray[np.uint8] = np.bitwise_or(indices[:half], np.left_shift(high, 4)).astype(np.uint8)
+    return found
 
 
 def cluster(values: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

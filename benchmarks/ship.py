@@ -1,0 +1,209 @@
+"""What compression is worth: real networks, compressed step by step, each with its trial on the official test images.
+
+    FLYWEIGHT_DATA=DIR python benchmarks/ship.py                      # all of it; stopped, it goes on where it was
+    FLYWEIGHT_DATA=DIR python benchmarks/ship.py --only resnet18_half --source resnet18=RUN
+    FLYWEIGHT_DATA=DIR python benchmarks/ship.py --smoke              # tiny networks and few images: does it run?
+
+Every row is `flyweight compress` on a run: its steps, then a trial of the compressed file against the run's own, on the
+10,000 test images of CIFAR-10 (opened once a row, and logged), timed in turn, one thread, batch 1. On a busy machine
+the trial says so and ships nothing. Runs that exist already are named with --source NETWORK=RUN; others are trained first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flyweight.compress.chain import Began, Compressed, Request, compress, parse_steps
+from flyweight.compress.context import Said
+from flyweight.compress.files.variant import Conditions
+from flyweight.data.dataset import Dataset
+from flyweight.data.sources import load_data
+from flyweight.measure.trial import Trial
+from flyweight.train.loop import EpochDone
+from flyweight.train.recipe import Recipe, load_recipe
+from flyweight.train.run import Finished, run
+from flyweight.train.trained import FACTS
+
+from results_file import HERE, Measured, targets, write_results
+
+FILE = "ship.json"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is compressed, and how it is trained where no run of it is given.
+
+    Attributes:
+        settings: Changes to the recipe.
+    """
+
+    recipe: str
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compression.
+
+    Attributes:
+        claim: The claim whose value is how many times faster it is; None: a row of the table alone.
+    """
+
+    name: str
+    network: str
+    steps: tuple[str, ...]
+    claim: str | None = None
+
+
+CIFAR = ("data.image_size=32", "data.channels=3", "threads=1")
+NETWORKS = {
+    "resnet18": Network("compare", (*CIFAR, "model.name=resnet18", "epochs=12")),
+    "mobilenetv3_small": Network(
+        "compare",
+        (
+            *CIFAR, "model.name=mobilenetv3_small_100", "model.args.min_map=2", "epochs=12",
+            "model.pretrained=flyweight/mobilenetv3_small_100.tiny_imagenet",
+        ),
+    ),
+    "tiny_sep": Network("tiny-cifar10", ()),
+}  # fmt: skip
+ROWS = (
+    Row(
+        "resnet18_half",
+        "resnet18",
+        ("prune:macs=0.5,importance=taylor", "distill:epochs=6"),
+        "resnet18_pruned_half_macs_speedup",
+    ),
+    Row("resnet18_half_int8", "resnet18", ("prune:macs=0.5,importance=taylor", "distill:epochs=6", "qat:epochs=3")),
+    Row("resnet18_exit", "resnet18", ("exit:at=0.5,cost=0.003",)),
+    Row("resnet18_int8", "resnet18", ("int8",)),
+    Row("mobilenetv3_small_int8_minmax", "mobilenetv3_small", ("int8:keep=none",)),
+    Row("mobilenetv3_small_int8_mixed", "mobilenetv3_small", ("int8:calibration=percentile",)),
+    Row("mobilenetv3_small_qat", "mobilenetv3_small", ("qat:epochs=6",)),
+    Row("mobilenetv3_small_palette", "mobilenetv3_small", ("palette",)),
+    Row("mobilenetv3_small_fp16", "mobilenetv3_small", ("fp16",)),
+    Row("tiny_sep_qat", "tiny_sep", ("qat:epochs=3",)),
+)
+SMOKE_NETWORKS = {"tiny": Network("smoke", ("model.name=tiny_resnet8_8", "epochs=2", "threads=1"))}
+SMOKE_ROWS = (
+    Row("tiny_half", "tiny", ("prune:macs=0.5", "finetune:epochs=1"), "resnet18_pruned_half_macs_speedup"),
+    Row("tiny_qat", "tiny", ("qat:epochs=1",)),
+    Row("tiny_int8", "tiny", ("int8:images=32,keep=none",)),
+)
+
+
+def main() -> None:
+    """Compress what is missing, then write benchmarks/results/ship.json."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", action="append", default=[], help="a row (repeat); then nothing is written")
+    options.add_argument("--source", action="append", default=[], metavar="NETWORK=RUN", help="a finished run")
+    options.add_argument("--runs", type=Path, default=Path("runs/ship"))
+    options.add_argument("--part", choices=("val", "test"), default="test")
+    options.add_argument("--timing", choices=("full", "quick"), default="full")
+    options.add_argument(
+        "--smoke", action="store_true", help="tiny networks on the embedded sample; nothing is written"
+    )
+    chosen = options.parse_args()
+    rows, networks = (SMOKE_ROWS, SMOKE_NETWORKS) if chosen.smoke else (ROWS, NETWORKS)
+    unknown = [name for name in chosen.only if name not in {row.name for row in rows}]
+    if unknown:
+        options.error(f"there is no row {unknown[0]!r}; rows: {', '.join(row.name for row in rows)}")
+    if not chosen.smoke and not os.environ.get("FLYWEIGHT_DATA"):
+        sys.exit("FLYWEIGHT_DATA names no folder with the data sets")
+    dataset = load_data("sample") if chosen.smoke else load_data(f"cifar10:{os.environ['FLYWEIGHT_DATA']}")
+    sources = dict(text.split("=", 1) for text in chosen.source)
+    for row in rows:
+        if not chosen.only or row.name in chosen.only:
+            source = Path(sources.get(row.network, chosen.runs / "sources" / row.network))
+            if not (source / FACTS).exists():
+                train(dataset, recipe_of(networks[row.network]), source)
+            told(
+                row,
+                conduct(row, source, dataset, chosen.runs / row.name, Conditions(chosen.part, timing=chosen.timing)),
+            )
+    if not chosen.only and not chosen.smoke:
+        write(rows, chosen.runs)
+
+
+def recipe_of(network: Network) -> Recipe:
+    """Return the recipe that trains it."""
+    return load_recipe(network.recipe).with_settings(network.settings)
+
+
+def train(dataset: Dataset, recipe: Recipe, out: Path) -> None:
+    """Train what is compressed later, printing its epochs; a stopped run goes on."""
+    for event in run(dataset, recipe, out, device="cpu"):
+        if isinstance(event, EpochDone):
+            print(
+                f"{out.name}  epoch {event.row['epoch']:.0f}  val {100 * event.row['val_accuracy']:.2f} %", flush=True
+            )
+        if isinstance(event, Finished):
+            return
+
+
+def conduct(row: Row, source: Path, dataset: Dataset, out: Path, conditions: Conditions) -> list[Trial]:
+    """Return the trials of a row; those of a finished row are read back."""
+    file = out / "trial.json"
+    if file.exists():
+        return [Trial.model_validate(one) for one in json.loads(file.read_text("utf-8"))]
+    request = Request(source, parse_steps(row.steps), dataset, out, conditions, device="cpu")
+    for event in compress(request):
+        if isinstance(event, Compressed):
+            return list(event.trials)
+        if isinstance(event, Began):
+            print(f"{row.name}  {event.step}", flush=True)
+        elif isinstance(event, Said):
+            print(f"{row.name}    {event.text}", flush=True)
+        elif isinstance(event, EpochDone):
+            print(
+                f"{row.name}    epoch {event.row['epoch']:.0f}  val {100 * event.row['val_accuracy']:.2f} %", flush=True
+            )
+    raise AssertionError("a chain ends with Compressed")
+
+
+def told(row: Row, trials: Sequence[Trial]) -> None:
+    """Print the verdicts of a row."""
+    for trial in trials:
+        print(f"{row.name}: {trial.verdict()}", flush=True)
+
+
+def write(rows: Sequence[Row], runs: Path) -> None:
+    """Write the results file; what other parts of it say stays."""
+    measured, table = {}, {}
+    for row in rows:
+        trials = [Trial.model_validate(one) for one in json.loads((runs / row.name / "trial.json").read_text("utf-8"))]
+        table[row.name] = {"network": row.network, "steps": list(row.steps), "trials": [facts(one) for one in trials]}
+        speed = trials[-1].speed
+        if row.claim is not None and speed is not None and speed.ratio.low and speed.ratio.high:
+            measured[row.claim] = Measured(1 / speed.ratio.value, 1 / speed.ratio.high, 1 / speed.ratio.low, speed.n)
+    details = {**others("details"), "compression": table}
+    kept = {
+        name: Measured(old["value"], old["low"], old["high"], old["n"])
+        for name, old in ((old["name"], old) for old in others("claims"))
+        if name in targets(FILE) and name not in measured
+    }
+    path = write_results(FILE, {**kept, **measured}, seeds=[0], conditions={"threads": 1, "batch": 1}, details=details)
+    print(path)
+
+
+def others(key: str) -> Any:
+    """Return what the results file says already; empty where there is none."""
+    file = HERE / "results" / FILE
+    content = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return content.get(key, {} if key == "details" else [])
+
+
+def facts(trial: Trial) -> dict[str, Any]:
+    """Return a trial without its list of images and its machine, which stand in the file once."""
+    return trial.model_dump(mode="json", exclude={"flips", "conditions"})
+
+
+if __name__ == "__main__":
+    main()
