@@ -6,7 +6,8 @@
 
 Every row is `flyweight compress` on a run: its steps, then a trial of the compressed file against the run's own, on the
 10,000 test images of CIFAR-10 (opened once a row, and logged), timed in turn, one thread, batch 1. On a busy machine
-the trial says so and ships nothing. Runs that exist already are named with --source NETWORK=RUN; others are trained first.
+the trial says so and ships nothing. Runs that exist already are named with --source NETWORK=RUN; others are trained
+first.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results_file import HERE, Measured, targets, write_results
+
 from flyweight.compress.chain import Began, Compressed, Request, compress, parse_steps
 from flyweight.compress.context import Said
 from flyweight.compress.files.variant import Conditions
@@ -30,8 +33,6 @@ from flyweight.train.loop import EpochDone
 from flyweight.train.recipe import Recipe, load_recipe
 from flyweight.train.run import Finished, run
 from flyweight.train.trained import FACTS
-
-from results_file import HERE, Measured, targets, write_results
 
 FILE = "ship.json"
 

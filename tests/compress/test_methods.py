@@ -94,7 +94,7 @@ def test_a_chain_may_prune_what_was_folded_and_train_on_int8_levels_what_was_pru
     pruned = apply("prune:params=0.6", folded, context)
     levels = apply("qat:epochs=1,keep=first", pruned, context)
     assert [step["op"] for step in levels.architecture.surgery] == ["fold", "prune", "quantize"]
-    assert levels.architecture.surgery[-1]["keep_float"] == ["0.0"] or levels.architecture.surgery[-1]["keep_float"]
+    assert len(levels.architecture.surgery[-1]["keep_float"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from flyweight.errors import ExportError
 from flyweight.export import bundle as bundle_module
 from flyweight.export.bundle import add_variant, write_bundle
 from flyweight.export.onnx import export_untrained, to_onnx
-from flyweight.export.parity import file_logits, torch_logits
+from flyweight.export.parity import check_parity, compare_levels, file_logits, torch_logits
 from flyweight.export.qdq import left_in_float
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
+from flyweight.models.quantize import bias_on_grid
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.preprocess import Preprocess
 from models.settled import pixels
@@ -125,3 +126,37 @@ def test_activations_of_the_int8_file_are_counted_as_the_bytes_that_integers_tak
     found = count(to_onnx(network, architecture, tmp_path / "int8.onnx")).peak_activation_bytes
     # At 32 px: normalised float input (3 × 1024 × 4) beside its integers, or three maps of 8 channels in the block.
     assert found == max(3 * 1024 * 5, 3 * 8 * 1024)
+
+
+def test_an_int8_file_may_differ_by_half_of_what_rounding_does_by_hand() -> None:
+    expected = np.array([[2.0, 0.0], [0.0, 2.0]] * 500, np.float32)
+    unrounded = expected + np.float32(0.4)
+    unrounded[:40] = unrounded[:40, ::-1]  # rounding turns 40 images, so a file may turn 20
+    small = compare_levels(expected, expected + np.float32(0.1), unrounded)
+    assert small.holds
+    assert small.rms_error == pytest.approx(0.1, rel=1e-5)
+    assert small.flips_allowed == pytest.approx(20)
+    turned = expected.copy()
+    turned[:21] = turned[:21, ::-1]
+    assert not compare_levels(expected, turned, unrounded).holds
+    assert not compare_levels(expected, expected + np.float32(5.0), unrounded).holds
+
+
+@pytest.mark.parametrize("name", ["tiny_resnet8_8", "mobilenetv3_small_050"])
+def test_a_deep_int8_file_agrees_and_one_with_a_wrong_channel_does_not(name: str, tmp_path: Path) -> None:
+    network, architecture = quantized(name)
+    network = bias_on_grid(network)
+    images = pixels(200, 3, 32, seed=3)
+    path = to_onnx(network, architecture, tmp_path / "int8.onnx")
+    assert check_parity(network, path, images, "int8").holds
+    layer = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1)
+    with torch.no_grad():
+        layer.get_parameter("parametrizations.weight.original")[:3] *= -1
+    with pytest.raises(ExportError, match="half of what rounding to levels does"):
+        check_parity(network, path, images, "int8")
+
+
+def test_biases_on_the_grid_stay_where_they_are() -> None:
+    once = bias_on_grid(quantized("tiny_cnn_8")[0])
+    twice = bias_on_grid(once)
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(once.parameters(), twice.parameters(), strict=True))

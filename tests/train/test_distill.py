@@ -14,8 +14,10 @@ from flyweight.errors import ExportError, ModelError, RecipeError
 from flyweight.export import export
 from flyweight.export.bundle import copy_bundle
 from flyweight.export.trained import export_variant
-from flyweight.train.loss import distance
+from flyweight.train.distill import load_teacher
+from flyweight.train.loss import distance, similarity
 from flyweight.train.recipe import DistillPart, Recipe, load_recipe
+from flyweight.train.remembered import Remembering
 from flyweight.train.run import run, train_and_wait
 from flyweight.train.trained import Trained
 
@@ -63,6 +65,39 @@ def test_a_distilled_run_is_repeatable_and_knows_its_teacher(
     two = train_and_wait(few, taught(quick, teacher), tmp_path / "two")
     assert all(torch.equal(value, two.weights[name]) for name, value in one.weights.items())
     assert one.recipe.distill is not None
+
+
+def test_several_teachers_answer_with_their_mean_probability(few: Dataset, teacher: Path) -> None:
+    images = torch.stack([torch.from_numpy(few.images.read(i)).permute(2, 0, 1) for i in range(8)])
+    alone = load_teacher(DistillPart(teacher=str(teacher)))(images)
+    twice = load_teacher(DistillPart(teacher=str(teacher), others=(str(teacher),)))(images)
+    assert torch.allclose(twice.softmax(1), alone.softmax(1), atol=1e-6)
+
+
+def test_features_are_as_alike_as_their_images_are_by_hand() -> None:
+    ours, theirs = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    # Similarities as unit rows: (1, 0) and (0, 1) of ours, (1, 1) / √2 twice of theirs.
+    by_hand = (1 - 2**-0.5) ** 2 + 0.5
+    assert float(similarity(ours, theirs)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(similarity(ours, 3 * ours)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_teacher_is_asked_once_for_the_same_images(few: Dataset, teacher: Path, tmp_path: Path) -> None:
+    part = DistillPart(teacher=str(teacher), cached=True)
+    images = torch.stack([torch.from_numpy(few.images.read(i)).permute(2, 0, 1) for i in range(8)])
+    first = Remembering(load_teacher(part), part, tmp_path)
+    answer = first(images)
+    again = Remembering(load_teacher(part), part, tmp_path)
+    assert torch.equal(again(images), answer)
+    assert (first.asked, again.asked) == (1, 0)
+    again(images.flip(3))
+    assert again.asked == 1
+    assert torch.allclose(answer, load_teacher(part)(images), atol=0.02)
+
+
+def test_features_that_would_have_to_be_kept_on_disk_are_refused() -> None:
+    with pytest.raises(ValueError, match="features are not kept on disk"):
+        DistillPart(teacher="run", features=1.0, cached=True)
 
 
 def test_a_teacher_with_other_classes_is_refused(few: Dataset, quick: Recipe, teacher: Path, tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""Chains of steps: their order, their folders, what is written and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flyweight.cli import run as command
+from flyweight.compress.chain import Compressed, Request, compress, in_order, parse_steps, promised
+from flyweight.compress.files.variant import Conditions
+from flyweight.data.dataset import Dataset
+from flyweight.errors import CompressError
+from flyweight.measure.trial import Trial
+from flyweight.measure.verify import verify
+from flyweight.runtime.bundle import Bundle
+
+LOOSE = Conditions(timing="none", margin=0.3)
+
+
+def follow(request: Request) -> Compressed:
+    *_, last = compress(request)
+    assert isinstance(last, Compressed)
+    return last
+
+
+def test_a_step_that_changes_the_network_cannot_follow_one_that_changes_its_file() -> None:
+    with pytest.raises(CompressError, match="prune changes the network and comes after int8") as caught:
+        in_order(parse_steps(["finetune", "int8", "prune:macs=0.5"]))
+    assert caught.value.do == "put prune before int8"
+    assert caught.value.code == "compress"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("prun:macs=0.5", "no compression method 'prun'"),
+        ("prune:mac=0.5", "did you mean 'macs'"),
+        ("prune", "give one of macs, params, size, latency, not 0"),
+        ("finetune:epochs=0", "epochs: Input should be greater than or equal to 1"),
+        ("int8:calibration=magic", "calibration: Input should be"),
+        ("finetune:epochs", "not of the form"),
+    ],
+)
+def test_a_step_that_cannot_be_read_says_what_is_wrong_with_it(text: str, why: str) -> None:
+    with pytest.raises(CompressError) as caught:
+        in_order(parse_steps([text]))
+    assert why in caught.value.what
+
+
+def test_a_chain_promises_what_its_steps_promise() -> None:
+    assert promised(parse_steps(["fold", "finetune"])) == ()
+    assert promised(parse_steps(["exit"])) == ("faster",)
+    assert promised(parse_steps(["finetune", "prune:macs=0.5"])) == ("smaller", "faster")
+
+
+def test_no_step_is_a_typed_error() -> None:
+    with pytest.raises(CompressError, match="no step"):
+        in_order([])
+
+
+def test_a_bundle_without_its_training_weights_cannot_be_pruned(few: Dataset, bundle: Bundle, tmp_path: Path) -> None:
+    request = Request(bundle.path, parse_steps(["prune:macs=0.5"]), few, tmp_path / "out", LOOSE)
+    with pytest.raises(CompressError, match="no finished run, nor a bundle that carries its training weights"):
+        follow(request)
+
+
+def test_a_chain_of_both_families_ships_and_goes_on_where_it_was(
+    few: Dataset, run_folder: Path, tmp_path: Path
+) -> None:
+    request = Request(run_folder, parse_steps(["fold", "fp16"]), few, tmp_path / "out", LOOSE, device="cpu")
+    found = follow(request)
+    assert found.ship
+    assert found.bundle is not None
+    assert (sorted(found.bundle.variants), found.bundle.default) == (["fp16", "fp32"], "fp16")
+    assert verify(tmp_path / "out/bundle").ok
+    trials = [Trial.model_validate(one) for one in json.loads((tmp_path / "out/trial.json").read_text())]
+    assert [trial.ship for trial in trials] == [True, True]
+    assert trials[1].size_ratio < 0.7
+    weights = tmp_path / "out/steps/01-fold/weights.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert follow(request).ship
+    assert weights.stat().st_mtime_ns == written
+    other = Request(run_folder, parse_steps(["prune:macs=0.9"]), few, tmp_path / "out", LOOSE, device="cpu")
+    (tmp_path / "out/steps/01-fold").rename(tmp_path / "out/steps/01-prune")
+    with pytest.raises(CompressError, match="holds another step"):
+        follow(other)
+
+
+def test_the_command_refuses_with_exit_code_1_and_shows_why_on_a_page(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = ["quantize", str(bundle.path), "--data", "sample", "--step", "int8:images=32,keep=none"]
+    code = command([*asked, "--out", str(out), "--timing", "none", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert found["ship"] is False
+    assert any("nothing was timed" in reason for reason in found["trials"][0]["because"])
+    page = (out / "trial.html").read_text("utf-8")
+    assert "do not ship" in page
+    assert "nothing was timed" in page
+    assert not (out / "bundle").exists()
