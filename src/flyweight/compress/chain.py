@@ -212,8 +212,8 @@ def _network_trial(
         threads=how.threads,
     )  # fmt: skip
     work = request.out / "work"
-    before = export(original, request.dataset, work / "before", training=False)
-    after = export(trained, request.dataset, work / "after")
+    before = _exported(original, request.dataset, work / "before", training=False)
+    after = _exported(trained, request.dataset, work / "after")
     trial = run_trial(
         (before, None), (after, None), request.dataset, part=how.part, margin=how.margin, promises=promised(steps),
         threads=how.threads, timing=how.timing, progress=progress,
@@ -221,6 +221,17 @@ def _network_trial(
     if not (trial.ship or request.anyway):
         return trained, trial, None
     return trained, trial, copy_bundle(after, request.out / "bundle", name=request.out.name)
+
+
+def _exported(trained: Trained, dataset: Dataset, folder: Path, *, training: bool = True) -> Bundle:
+    """Return the bundle of a run in a folder, written unless a stopped chain has written it."""
+    digest, seen = _digest(trained), folder.with_suffix(".json")
+    known = json.loads(seen.read_text("utf-8")) if seen.exists() else None
+    if known == digest and folder.exists():
+        return Bundle.open(folder)
+    made = export(trained, dataset, folder, training=training)
+    write_json(seen, digest)
+    return made
 
 
 def _finished(request: Request, trials: Sequence[Trial], bundle: Bundle | None, trained: Trained | None) -> Compressed:
@@ -246,7 +257,7 @@ def _run_of(request: Request) -> Path:
 def _bundle_of(request: Request) -> Bundle:
     """Return the bundle that a source is, or that its run exports to."""
     if (request.source / FACTS).exists():
-        return export(Trained.load(request.source), request.dataset, request.out / "work" / "before")
+        return _exported(Trained.load(request.source), request.dataset, request.out / "work" / "before")
     return Bundle.open(request.source)
 
 

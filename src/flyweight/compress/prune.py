@@ -193,8 +193,8 @@ def _places(network: nn.Module) -> nn.Module:
     """Return a copy in which every value is its own place in its tensor: after the same cuts it tells what was kept."""
     places = copy.deepcopy(network)
     for tensor in (*places.parameters(), *places.buffers()):
-        tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)  # exact to 2**53
         tensor.grad = None
+        tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)  # exact to 2**53
     return places
 
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -138,27 +139,33 @@ def add_variant(
     return Bundle.open(Path(out))
 
 
-def add_file(
-    bundle: Bundle,
-    out: Path,
-    *,
-    name: str,
-    content: bytes,
-    precision: str,
-    golden: NDArray[np.float32],
-    parity: Parity,
-    source: str,
-    facts: Mapping[str, Any],
-    default: bool = False,
-) -> Bundle:
-    """Write the bundle at `out` with one more ONNX file, made of one of its own; an earlier one of that name goes.
+@dataclass(frozen=True)
+class NewVariant:
+    """A model file that was made from another variant of the bundle, ready to be added to it.
+
+    Attributes:
+        files: The model file; its name is that in the bundle.
+        source: The variant that it was made from.
+        golden: Logits (32, K) float32 that it must give on the golden images.
+        parity: How far the runtime's answers are from what was meant; its tolerance is what a device may differ by.
+        provenance: How it was made, and its trial; JSON values.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    format: str
+    precision: str
+    backend: str
+    source: str
+    golden: NDArray[np.float32]
+    parity: Parity
+    provenance: Mapping[str, Any]
+
+
+def add_file(bundle: Bundle, out: Path, new: NewVariant, *, default: bool = False) -> Bundle:
+    """Write the bundle at `out` with one more model file; a variant of that name is replaced.
 
     Args:
-        name: Of the variant; also in the file's name.
-        golden: Logits (32, K) that the file must give on the bundle's golden images.
-        parity: How far the runtime's answers are from what the file says.
-        source: The variant it was made of.
-        facts: How it was made, and its trial; JSON values.
         default: Make it the variant that is used when none is named.
 
     Raises:
@@ -166,23 +173,25 @@ def add_file(
         OutputError: `out` cannot be written, or is a folder of something else.
     """
     manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
-    own = manifest["provenance"].get("variants", {}).get(bundle.variant(source).name, manifest["provenance"])
+    own = manifest["provenance"].get("variants", {}).get(bundle.variant(new.source).name, manifest["provenance"])
     with _replace_folder(Path(out)) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
-        file, logits = folder / f"model-{name}.onnx", folder / f"golden/logits-{name}.npy"
-        write_bytes(file, content)
-        np.save(logits, golden.astype(np.float32), allow_pickle=False)
-        manifest["variants"][name] = _entry(folder, file, logits, precision, parity)
-        made = {"source": source, **facts, "architecture": own["architecture"], "parity": parity.to_json()}
-        manifest["provenance"].setdefault("variants", {})[name] = made
-        manifest["default"] = name if default else manifest["default"]
+        for file in new.files:
+            shutil.copyfile(file, folder / file.name)
+        golden = folder / f"golden/logits-{new.name}.npy"
+        np.save(golden, new.golden.astype(np.float32), allow_pickle=False)
+        entry = _entry(folder, folder / new.files[0].name, golden, new.precision, new.parity)
+        manifest["variants"][new.name] = {**entry, "format": new.format, "backend": new.backend}
+        made = {**new.provenance, "source": new.source, "architecture": own["architecture"]}
+        manifest["provenance"].setdefault("variants", {})[new.name] = {**made, "parity": new.parity.to_json()}
+        manifest["default"] = new.name if default else manifest["default"]
         _describe(folder, manifest)
         write_sums(folder)
     return Bundle.open(Path(out))
 
 
 def _entry(folder: Path, file: Path, golden: Path, precision: str, parity: Parity) -> dict[str, Any]:
-    """Return what bundle.json says of an ONNX file."""
+    """Return what bundle.json says of an ONNX file for ONNX Runtime."""
     return {
         "file": file.name,
         "format": "onnx",

@@ -56,7 +56,7 @@ class Side(_Row):
     Attributes:
         accuracy: Share of the images whose first class is right.
         operators: How many operators the runtime computes in each type; empty where it does not say.
-        in_float: What multiplies weights in float, by kind and name.
+        in_float: Of an int8 file: what multiplies weights in float all the same, by kind and name.
     """
 
     name: str
@@ -204,7 +204,7 @@ def run_trial(
             size_bytes=chosen.size_bytes,
             accuracy=float(own.mean()),
             operators=computed(runs),
-            in_float=heavy_in_float(runs),
+            in_float=heavy_in_float(runs) if chosen.precision == "int8" else (),
         )
         for (bundle, chosen, runs), own in zip(sides, right, strict=True)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from flyweight.compress.files.context import FileContext, Made, answers
 from flyweight.compress.step import Step, read_options, unknown_method
 from flyweight.data.dataset import Dataset
 from flyweight.errors import CompressError, ExportError
-from flyweight.export.bundle import add_file
+from flyweight.export.bundle import NewVariant, add_file
 from flyweight.export.parity import Parity, compare, compare_levels
 from flyweight.measure.operators import heavy_in_float, operators
 from flyweight.measure.trial import MARGIN, Trial, run_trial
@@ -92,22 +92,23 @@ def try_file(
     parity = checked(made, context)
     golden = answers(made.content, bundle.golden(bundle.variant(source))[0], optimized=False)
     facts = {"step": str(step), **made.facts}
-    with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as folder:
-        tried = add_file(
-            bundle, Path(folder) / "tried", name=made.name, content=made.content, precision=made.precision,
-            golden=golden, parity=parity, source=source, facts=facts,
-        )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as scratch:
+        file = Path(scratch) / f"model-{made.name}.onnx"
+        file.write_bytes(made.content)
+        new = NewVariant(
+            made.name, (file,), "onnx", made.precision, "onnxruntime", source, golden, parity, provenance=facts
+        )
+        tried = add_file(bundle, Path(scratch) / "tried", new)
         trial = run_trial(
             (bundle, source), (tried, made.name), dataset, part=how.part, margin=how.margin, promises=made.promises,
             threads=how.threads, timing=how.timing, progress=progress,
         )  # fmt: skip
-    if not (trial.ship or anyway):
-        return FileTrial(bundle, made, trial)
-    facts["trial"] = {"ship": trial.ship, "because": list(trial.because), "part": trial.part, "n": trial.n}
-    written = add_file(
-        bundle, out, name=made.name, content=made.content, precision=made.precision, golden=golden, parity=parity,
-        source=source, facts=facts, default=default and trial.ship,
-    )  # fmt: skip
+        if not (trial.ship or anyway):
+            return FileTrial(bundle, made, trial)
+        verdict = {"ship": trial.ship, "because": list(trial.because), "part": trial.part, "n": trial.n}
+        written = add_file(
+            bundle, out, replace(new, provenance={**facts, "trial": verdict}), default=default and trial.ship
+        )
     return FileTrial(written, made, trial)
 
 
