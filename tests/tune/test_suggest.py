@@ -10,7 +10,7 @@ import pytest
 from flyweight.errors import RecipeError
 from flyweight.tune.space import Space, Value, keys_of
 from flyweight.tune.stop import unlikely_to_improve
-from flyweight.tune.suggest import SAMPLERS, STARTUP, Seen, directions_of, expected_at_full, suggest
+from flyweight.tune.suggest import SAMPLERS, STARTUP, Seen, directions_of, expected_at_full, leaders, suggest
 
 CONDITIONAL = Space.model_validate({
     "params": [
@@ -132,6 +132,12 @@ def test_a_short_training_counts_as_what_it_would_have_reached() -> None:
     full = expected_at_full(scores, 2)
     assert full == pytest.approx([0.6, 0.6, 0.75, 0.2 + 0.2 + 0.1, None])
     assert expected_at_full([{0: 0.5}], 2) == [0.5]
+
+
+def test_the_best_so_far_is_expected_of_trials_that_came_as_far_as_the_rung_before_the_full_one() -> None:
+    scores = [{0: 0.3, 1: 0.5, 2: 0.6}, {0: 0.4, 1: 0.45}, {0: 0.35, 1: 0.65}, {0: 0.9}, {}]
+    assert leaders(scores, 2) == [2, 0, 1]
+    assert leaders([{0: 0.5}, {}, {0: 0.7}], 0) == [2, 0]
 
 
 def test_a_search_ends_where_a_gain_has_become_unlikely_and_not_before() -> None:

@@ -103,6 +103,13 @@ def tune(
         _print(facts, search, data)
 
 
+def _more(facts: TuningFacts) -> str:
+    best = facts.trial(facts.best or 0)
+    if best.status == "finished" or facts.best_expected is None:
+        return ""
+    return f" after {best.results[-1].images:,} image passes; {100 * facts.best_expected:.2f} % expected at full length"
+
+
 def need_tune_extra() -> None:
     """Raise MissingExtraError where Optuna is not installed."""
     from importlib.util import find_spec
@@ -118,10 +125,12 @@ def _print(facts: TuningFacts, search: Search, data: str) -> None:
     share = facts.image_passes / facts.full_passes
     print(f"{len(facts.trials)} trials, {facts.image_passes:,} image passes ({share:.1f} full trainings)")
     if facts.best is None:
-        print("nothing was trained in full: give it more minutes")
+        print("no trial came as far as the rung before the full one: give it more minutes")
         return
     best = facts.trial(facts.best)
-    print(f"best: trial {best.number}, {facts.objectives[0]} {100 * (best.score or 0):.2f} % on validation")
+    print(
+        f"best: trial {best.number}, {facts.objectives[0]} {100 * (best.score or 0):.2f} % on validation{_more(facts)}"
+    )
     for key, value in best.values.items():
         print(f"  {key:28} {value:.4g}" if isinstance(value, float) else f"  {key:28} {value}")
     for choice in facts.choices:

@@ -109,7 +109,8 @@ class TuningFacts(Fact):
 
     Attributes:
         objectives: The metric of the validation images, then costs.
-        best: Number of the best trial that was trained in full; None where none was.
+        best: Number of the trial that is best at full length, reached or expected; None where none came as far as the
+            rung before the full one. `best_expected` is that score.
         front: Numbers of those that no other beats in every objective.
         edges: Values of the best trials that lie at the end of their range, in words.
         image_passes: Of all trainings, the partial ones included; `full_passes` is one full training.
@@ -125,6 +126,7 @@ class TuningFacts(Fact):
     params: tuple[ParamFacts, ...]
     trials: tuple[TrialFacts, ...]
     best: Count | None = None
+    best_expected: Number = None
     front: tuple[Count, ...] = ()
     choices: tuple[ChoiceFacts, ...] = ()
     edges: tuple[str, ...] = ()
@@ -163,7 +165,7 @@ def render_tuning(facts: TuningFacts) -> str:
     scored = any(trial.results for trial in facts.trials)
     why = dict.fromkeys(SECTIONS, "")
     why |= {} if scored else dict.fromkeys(("history", "values", "front"), "Nothing is trained yet.")
-    why["found"] = "" if facts.best is not None else "No trial has been trained in full yet."
+    why["found"] = "" if facts.best is not None else "No trial has come as far as the rung before the full one yet."
     return draw_page("tuning.html.j2", _figures(facts), facts=facts, sections=shown, why_absent=why)
 
 
