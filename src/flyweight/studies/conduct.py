@@ -19,7 +19,7 @@ from flyweight.studies.forecast import Forecast, foresee
 from flyweight.studies.schedule import Running, TrialDone, TrialEvent, TrialFailed, run_trials
 from flyweight.studies.spent import add_energy
 from flyweight.studies.study import Scale, Study, Trial, recipe_of
-from flyweight.studies.trial import Place, load_part
+from flyweight.studies.trial import CLAIM, Place, load_part
 
 PAGE_SECONDS = 15.0  # between two drawings of the page while the study runs
 
@@ -75,7 +75,8 @@ def conduct(
         TrainingError: A worker died.
         OutputError: The folder cannot be written.
     """
-    _look_at_data(study, size, order, place)
+    if not (place.out / CLAIM).is_file():
+        _look_at_data(study, size, order, place)
     tell(foresee(study, size, order, place, say=lambda text: tell(Note(text))))
     errors = _run(study, scale, size, order, place, jobs=jobs, tell=tell)
     if study.compare and not errors:
@@ -94,8 +95,8 @@ def conduct(
 
 
 def _look_at_data(study: Study, size: Scale, order: Sequence[Trial], place: Place) -> None:
-    """Open each data set that is still to be trained on, before the folder is taken for this study."""
-    first = {trial.dataset: trial for trial in reversed(order) if place.result(trial) is None}
+    """Open each data set before the folder is taken for this study."""
+    first = {trial.dataset: trial for trial in reversed(order)}
     for trial in first.values():
         load_part(study, size, trial, recipe_of(study, size, trial), place)
 
