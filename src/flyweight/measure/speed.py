@@ -25,7 +25,7 @@ BATCH_EFFORT = Effort(samples=50, enough=5, soft_seconds=0.4, hard_seconds=4.0, 
 
 
 class Throughput(BaseModel):
-    """Images per second at a batch size: the median of `n` runs of whole batches."""
+    """Images per second at a batch size: the images of `n` runs of whole batches over the time of these runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
