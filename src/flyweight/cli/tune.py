@@ -124,6 +124,8 @@ def _print(facts: TuningFacts, search: Search, data: str) -> None:
     print(f"\n{facts.ended}")
     share = facts.image_passes / facts.full_passes
     print(f"{len(facts.trials)} trials, {facts.image_passes:,} image passes ({share:.1f} full trainings)")
+    if deaths := sum(trial.deaths for trial in facts.trials):
+        print(f"{deaths} worker{'s' * (deaths > 1)} died; what they were at went on from its last checkpoint")
     if facts.best is None:
         print("no trial came as far as the rung before the full one: give it more minutes")
         return

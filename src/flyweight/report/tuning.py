@@ -55,6 +55,7 @@ class TrialFacts(Fact):
         status: finished (trained in full), stopped (left behind on a rung), over budget, failed, running.
         costs: By metric of a budget: ms, bytes or counts.
         cause: Why it failed.
+        deaths: Workers that died at it; it went on from its last checkpoint each time.
     """
 
     number: Count
@@ -63,6 +64,7 @@ class TrialFacts(Fact):
     results: tuple[RungResult, ...] = ()
     costs: dict[str, Number] = Field(default_factory=dict)
     cause: str = ""
+    deaths: Count = 0
 
     @property
     def score(self) -> float | None:

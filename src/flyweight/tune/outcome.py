@@ -24,6 +24,7 @@ from flyweight.tune.trials import (
     BRACKET,
     CAUSE,
     COSTS,
+    DEATHS,
     NO_BRACKET,
     entrants_of,
     expected_of,
@@ -164,6 +165,7 @@ def _trial_facts(search: Search, trial: FrozenTrial) -> TrialFacts:
         results=tuple(results),
         costs=dict(trial.user_attrs.get(COSTS, {})),
         cause=trial.user_attrs.get(CAUSE, ""),
+        deaths=len(trial.user_attrs.get(DEATHS, ())),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -11,8 +12,13 @@ from flyweight.tune.brackets import Entrant
 from flyweight.tune.search import Search
 from flyweight.tune.suggest import Seen, expected_at_full, leaders
 
-BRACKET, COSTS, EXCESS, CAUSE = "bracket", "costs", "excess", "cause"
+BRACKET, COSTS, EXCESS, CAUSE, DEATHS = "bracket", "costs", "excess", "cause", "deaths"
 NO_BRACKET = -1  # over budget, or impossible: never trained
+
+
+def trial_folder(search: Search, number: int) -> Path:
+    """Return the folder of a trial; its trainings lie in `rung0`, `rung1`, ..."""
+    return search.out / "trials" / f"{number:04d}"
 
 
 def rung_key(rung: int) -> str:
