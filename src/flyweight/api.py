@@ -129,7 +129,7 @@ def tune(
     *,
     recipe: str = "default",
     settings: Sequence[str] = (),
-    space: str = "training",
+    space: str | None = None,
     trials: int = 40,
     minutes: float | None = None,
     margin: float | None = None,
@@ -149,7 +149,7 @@ def tune(
         data: A source as `load_data` takes it.
         recipe: Shipped recipe or file that is changed; its epochs are the full training.
         settings: Changes to the recipe, such as "epochs=20".
-        space: Shipped search space or YAML file.
+        space: Shipped search space or YAML file; None: that of the network's family.
         trials: Most trials.
         minutes: Begin no trial after so many.
         margin: Stop when a gain of this share (0 to 1) of the images has become unlikely.

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def tune(
     data: Annotated[str, typer.Argument(help="Folder, CSV, archive, cifar10:DIR, sample, ...")] = "",
     recipe: Annotated[str, typer.Option(help="What is changed; its epochs are the full training.")] = "default",
-    space: Annotated[str, typer.Option(help="What may change: a shipped search space or a YAML file.")] = "training",
+    space: Annotated[
+        str | None,
+        typer.Option(help="What may change: a shipped search space or a YAML file; default: by the recipe's network."),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, e.g. epochs=20.")] = None,
     trials: Annotated[int, typer.Option(help="Most trials.", min=1)] = 40,
     minutes: Annotated[float | None, typer.Option(help="Begin no trial after so many minutes.", min=0.0)] = None,

@@ -246,6 +246,7 @@ def _conditions(search: Search, dataset: Dataset, command: str) -> Conditions:
         command=command or here["command"],
         date=here["date"],
         details={
+            "search space": search.space.name,
             "sampler": search.sampler,
             "budget": search.budget.text or "none",
             "judged on": "validation images; the test part stays sealed",

@@ -117,7 +117,7 @@ class Search:
             "version": flyweight.__version__,
             "data": dataset.fingerprint(),
             "recipe": _short(self.recipe.model_dump(mode="json", exclude=left_out)),
-            "space": _short(self.space.model_dump(mode="json", exclude={"name", "about"})),
+            "space": _short(self.space.model_dump(mode="json", exclude={"name", "about", "source", "families"})),
             "rungs": [[rung.epochs, round(rung.share, 6), rung.image_size] for rung in self.ladder],
             "brackets": json.loads(json.dumps(self.shapes)),
             "sampler": self.sampler,
