@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from flyweight.cli import run
@@ -201,6 +203,24 @@ def test_a_search_of_other_data_or_another_recipe_does_not_go_on_in_its_folder(
         np.savez(tmp_path / "other.npz", images=content["images"][:300], labels=content["labels"][:300])
     assert run(command(tmp_path / "other.npz", out, "--trials", "1", "--stop", "none")) == 1
     assert "was begun with another data" in capsys.readouterr().err
+
+
+def test_a_search_does_not_go_on_with_other_code_or_libraries(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(command(data, out, "--trials", "1", "--stop", "none")) == 0
+    with contextlib.closing(sqlite3.connect(out / "study.db")) as database, database:
+        (facts,) = database.execute("select value_json from study_user_attributes where key = 'flyweight'").fetchone()
+        begun = {**json.loads(facts), "code of flyweight.train": "0123456789abcdef", "version of torch": "1.0"}
+        database.execute(
+            "update study_user_attributes set value_json = ? where key = 'flyweight'", (json.dumps(begun),)
+        )
+    assert run(command(data, out, "--trials", "1", "--stop", "none")) == 1
+    error = capsys.readouterr().err
+    assert "begun with another code of flyweight.train, version of torch" in error
+    assert f"version of torch: 1.0 there, {torch.__version__.partition('+')[0]}" in error
+    assert "do: " in error
 
 
 def test_the_report_is_printed_as_json(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

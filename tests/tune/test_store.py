@@ -18,7 +18,7 @@ from flyweight.errors import OutputError, RecipeError
 from flyweight.tune import store as module
 from flyweight.tune.store import LOCK, Owner, Store, open_store, without_password
 
-FACTS = {"version": "1", "data": "abc"}
+FACTS = {"code of flyweight.train": "1", "data": "abc"}
 
 
 def opened(folder: Path, **facts: str) -> Store:
@@ -127,8 +127,10 @@ def test_a_study_of_other_data_or_code_is_refused_by_what_differs(tmp_path: Path
     opened(tmp_path)
     with pytest.raises(RecipeError, match=r"another data \(data: abc there, xyz here\)"):
         opened(tmp_path, data="xyz")
-    with pytest.raises(RecipeError, match="another version"):
-        opened(tmp_path, version="2")
+    with pytest.raises(RecipeError, match=r"another code of flyweight\.train"):
+        opened(tmp_path, **{"code of flyweight.train": "2"})
+    with pytest.raises(RecipeError, match=r"another version of torch \(version of torch: None there, 3 here\)"):
+        opened(tmp_path, **{"version of torch": "3"})
 
 
 def test_optuna_itself_opens_the_study(tmp_path: Path) -> None:
