@@ -19,6 +19,7 @@ from flyweight.report.tuning import TuningFacts
 from flyweight.train.recipe import load_recipe
 from flyweight.train.run import train_and_wait
 from flyweight.tune.search import Source
+from flyweight.tune.stop import LEAST_TRIALS
 
 PARAMS = (
     {"key": "optim.lr", "low": 0.001, "high": 1.0, "log": True, "likely": 0.1},
@@ -231,6 +232,29 @@ def test_the_report_is_printed_as_json(data: Path, tmp_path: Path, capsys: pytes
 def test_a_search_space_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "--show-space", "training"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "training"
+
+
+def test_a_search_ends_by_itself_when_a_gain_of_the_margin_has_become_unlikely(data: Path, tmp_path: Path) -> None:
+    more = [
+        "--trials",
+        "60",
+        "--stop",
+        "none",
+        "--sampler",
+        "random",
+        "--set",
+        "epochs=1",
+        "--set",
+        "data.train_fraction=0.2",
+    ]
+    assert run(command(data, tmp_path / "out", *more, "--margin", "90")) == 0
+    facts = facts_in(tmp_path / "out")
+    assert LEAST_TRIALS <= len(facts.trials) < 60
+    assert facts.ended == "Ended: a gain of 90 points has become unlikely, or the space is searched."
+    assert facts.recipe
+    before = outcome(tmp_path / "out")
+    assert run(command(data, tmp_path / "out", *more, "--margin", "90")) == 0
+    assert outcome(tmp_path / "out") == before
 
 
 def test_a_combination_that_cannot_be_built_fails_alone(data: Path, tmp_path: Path) -> None:

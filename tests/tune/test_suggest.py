@@ -150,6 +150,28 @@ def test_a_search_ends_where_a_gain_has_become_unlikely_and_not_before() -> None
     assert not unlikely_to_improve(PLANE, seen(24, 0.8), 0.0001)
 
 
+def test_a_conditional_value_that_still_gains_keeps_the_search_going() -> None:
+    """Both optimizers are alike, and all that is to gain lies in the upper half of one's rates, not yet tried."""
+
+    def seen(gain: float) -> list[Seen]:
+        found: list[Seen] = []
+        for number in range(36):
+            name, place = ("sgd", "adamw")[number % 2], (number * 7 % 36) / 36
+            sgd = name == "sgd"
+            lr = 0.01 * 10 ** (place if sgd else 2 * place - 2)  # sgd: the lower half of its range alone
+            score = 0.7 + (gain * place if sgd else 0.0) + 0.0003 * (number % 3)
+            values: dict[str, Value] = {
+                "optim.name": name,
+                f"optim.lr (optim.name={name})": lr,
+                "epochs": 1 + number % 9,
+            }
+            found.append(Seen(values, (score,)))
+        return found
+
+    assert unlikely_to_improve(CONDITIONAL, seen(0.0), 0.02)
+    assert not unlikely_to_improve(CONDITIONAL, seen(0.1), 0.02)
+
+
 def test_an_unknown_sampler_and_a_grid_over_a_range_are_refused() -> None:
     with pytest.raises(RecipeError, match="there is no sampler 'bayes'"):
         suggest(PLANE, "bayes", [], seed=0, directions=ONE)
