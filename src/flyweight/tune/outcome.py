@@ -11,14 +11,14 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from flyweight.data.dataset import Dataset
-from flyweight.errors import RecipeError
 from flyweight.report.facts import Conditions
 from flyweight.report.tuning import ChoiceFacts, ParamFacts, RungFacts, RungResult, TrialFacts, TuningFacts
 from flyweight.runtime.environment import environment
 from flyweight.train.recipe import Recipe
 from flyweight.tune.brackets import rank
+from flyweight.tune.edges import edges
 from flyweight.tune.search import Search
-from flyweight.tune.space import Param, keys_of
+from flyweight.tune.space import keys_of
 from flyweight.tune.suggest import as_study, directions_of
 from flyweight.tune.trials import (
     BRACKET,
@@ -34,8 +34,6 @@ from flyweight.tune.trials import (
 )
 
 RECIPE = "recipe.yaml"
-EDGE = 0.05  # of a range: nearer to its end than this is at its edge
-LOOKED_AT = 3  # best trials
 LEAST_FOR_IMPORTANCE = 8
 
 Status = Literal["finished", "stopped", "over budget", "failed", "running"]
@@ -68,41 +66,6 @@ def _gave(search: Search, trials: Sequence[FrozenTrial], best: FrozenTrial) -> s
     return f"{expected:.2f} % expected, {100 * results[last]['score']:.2f} % after {results[last]['images']:,} images"
 
 
-def edges(search: Search, trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
-    """Return a sentence for each value that most of the best trials have at the end of its range."""
-    best = leaders_of(search, trials)[:LOOKED_AT]
-    found = []
-    for param in search.space.params:
-        if param.choices or not best or param.name not in best[0].params:
-            continue
-        places = [param.place(trial.params[param.name]) for trial in best if param.name in trial.params]
-        low, high = (sum(near) for near in zip(*((p < EDGE, p > 1 - EDGE) for p in places), strict=True))
-        end = "lower" if 2 * low > len(places) else "upper" if 2 * high > len(places) else None
-        if end is not None and _goes_on(search, param, end, best[0]):
-            found.append(_edge(param, end, best[0].params[param.name]))
-    return tuple(found)
-
-
-def _goes_on(search: Search, param: Param, end: str, trial: FrozenTrial) -> bool:
-    """True where a recipe may have values beyond that end of the range: a warm-up cannot be shorter than none."""
-    low, high = param.range
-    step = max(1.0, EDGE * (high - low)) if param.integer else EDGE * (high - low)
-    beyond = (low / 2 if param.log else low - step) if end == "lower" else (2 * high if param.log else high + step)
-    try:
-        search.trial_recipe({**keys_of(search.space.params, trial.params), param.key: beyond})
-    except RecipeError:
-        return False
-    return True
-
-
-def _edge(param: Param, end: str, value: float) -> str:
-    bound = param.range[0 if end == "lower" else 1]
-    return (
-        f"{param.name}: the best trials lie at the {end} end of the range (best {value:.4g}, end {bound:.4g}); "
-        f"a better one may lie beyond: search again with a {end} end further out."
-    )
-
-
 def facts_of(
     search: Search, dataset: Dataset, trials: Sequence[FrozenTrial], *, ended: str = "", command: str = ""
 ) -> TuningFacts:
@@ -124,7 +87,7 @@ def facts_of(
         best_expected=None if best is None else expected_of(search, trials, best.number),
         front=order if search.costs else (),
         choices=_choices(search, trials),
-        edges=edges(search, trials),
+        edges=edges(search, leaders_of(search, trials)),
         image_passes=sum(row.images for row in rows),
         full_passes=search.ladder[-1].images,
         train_seconds=sum(result.seconds for row in rows for result in row.results),
