@@ -49,6 +49,7 @@ __all__ = [
     "ablate",
     "audit",
     "compare",
+    "convert",
     "export",
     "fit",
     "load_data",
@@ -88,6 +89,41 @@ def export(trained: Trained, dataset: Dataset, out: Path | str, *, reject_thresh
     from flyweight.export import export as export_bundle
 
     return export_bundle(trained, dataset, Path(out), reject_threshold=reject_threshold)
+
+
+def convert(
+    bundle: Bundle | Path | str,
+    to: str,
+    out: Path | str,
+    *,
+    precision: str | None = None,
+    data: Dataset | None = None,
+    run: Path | str | None = None,
+    default: bool = False,
+) -> Bundle:
+    """Return the bundle written at `out` with one more variant: another format or precision of its float file.
+
+    Args:
+        to: A format of docs/formats.md.
+        precision: The format's usual one without.
+        data: What the bundle was trained on: to calibrate on, and to compare the files on; the test part stays sealed.
+        run: Folder of the run, where the bundle ships no training weights and the format is written from torch.
+        default: Make it the variant that is used when none is named.
+
+    Raises:
+        OrderError: `bundle` is the folder of a run.
+        ExportError: The format cannot express the network, or the file disagrees with the float one.
+        MissingExtraError: The format's packages are not installed.
+        OutputError: `out` cannot be written.
+    """
+    from flyweight.export.convert import convert as run_convert
+    from flyweight.export.convert import open_bundle
+    from flyweight.export.images import real_images
+
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
+    images = None if data is None else real_images(opened, data)
+    where = None if run is None else Path(run)
+    return run_convert(opened, to, Path(out), precision=precision, images=images, run=where, default=default).bundle
 
 
 def predict(

@@ -9,6 +9,7 @@ FlyweightError          exit 1: the user can act
 ├── DeviceError         an unknown device, or one without measurements
 ├── ExportError         an export that disagrees with the trained model
 ├── BundleError         a damaged, changed, newer or foreign bundle
+├── OrderError          two stages in the wrong order
 ├── OutputError         nowhere to write, disk full
 └── MissingExtraError   an optional package is not installed
 FlyweightBug            exit 70: ours
@@ -96,6 +97,12 @@ class BundleError(FlyweightError):
     """A bundle is damaged, changed, from a newer version or not a bundle."""
 
     code = "bundle"
+
+
+class OrderError(FlyweightError):
+    """A stage was given what belongs before or after another stage."""
+
+    code = "order"
 
 
 class OutputError(FlyweightError):

@@ -34,6 +34,7 @@ COMMANDS = {
     "weights": ("flyweight.cli.weights", "app", "List, fetch and carry pretrained weights."),
     "audit": ("flyweight.cli.audit", "audit", "Recompute what published tables claim about networks."),
     "export": ("flyweight.cli.export", "export", "Turn a finished run into a bundle that runs without torch."),
+    "convert": ("flyweight.cli.convert", "convert", "Add a variant to a bundle: another format or precision."),
     "predict": ("flyweight.cli.predict", "predict", "Classify files, folders or standard input with a bundle."),
     "verify": ("flyweight.cli.verify", "verify", "Recompute a bundle's hashes, golden vectors and accuracy."),
     "measure": ("flyweight.cli.measure", "measure", "Time a bundle on this machine: latency, throughput, memory."),

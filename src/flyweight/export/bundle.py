@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,78 @@ def add_variant(
     return Bundle.open(Path(out))
 
 
+@dataclass(frozen=True)
+class NewVariant:
+    """A model file that was made from another variant of the bundle, ready to be added to it.
+
+    Attributes:
+        files: The model file, then those it needs beside it; their names are those in the bundle.
+        source: The variant that it was made from, whose graph is counted.
+        golden: Logits (32, K) float32 that it must give on the golden images.
+        parity: With the source, on real images; its tolerance is what a device may differ from `golden` by.
+        provenance: How it was made.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    format: str
+    precision: str
+    backend: str
+    source: str
+    golden: NDArray[np.float32]
+    parity: Parity
+    provenance: Mapping[str, Any]
+
+
+def add_file(bundle: Bundle, out: Path, new: NewVariant, *, default: bool = False) -> Bundle:
+    """Write the bundle at `out` (a folder or .zip) with one more model file; a variant of that name is replaced.
+
+    Args:
+        default: Make it the variant that is used when none is named.
+
+    Raises:
+        ExportError: The name is that of an exported variant.
+        OutputError: `out` cannot be written.
+    """
+    out = Path(out)
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    _drop(manifest, new.name)
+    with (_replace_zip if out.suffix == ".zip" else _replace_folder)(out) as folder:
+        shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
+        for file in new.files:
+            shutil.copyfile(file, folder / file.name)
+        golden = folder / f"golden/logits-{new.name}.npy"
+        np.save(golden, new.golden.astype(np.float32), allow_pickle=False)
+        manifest["variants"][new.name] = {
+            "file": new.files[0].name,
+            "format": new.format,
+            "precision": new.precision,
+            "backend": new.backend,
+            "tolerance": new.parity.tolerance,
+            "golden": golden.relative_to(folder).as_posix(),
+            **({"beside": [file.name for file in new.files[1:]]} if new.files[1:] else {}),
+            "source": new.source,
+            "size_bytes": sum(file.stat().st_size for file in new.files),
+            "accuracy": None,
+        }
+        own = {**new.provenance, "parity": new.parity.to_json()}
+        manifest["provenance"].setdefault("variants", {})[new.name] = own
+        manifest["default"] = new.name if default else manifest["default"]
+        _describe(folder, manifest)
+        write_sums(folder)
+    return Bundle.open(out)
+
+
+def _drop(manifest: dict[str, Any], name: str) -> None:
+    """Forget an earlier conversion of that name."""
+    earlier = manifest["variants"].get(name)
+    if earlier is not None and earlier.get("source") is None:
+        raise ExportError(f"the bundle has an exported variant {name!r}", do="give another name with --name")
+    if any(one.get("source") == name for one in manifest["variants"].values()):
+        raise ExportError(f"other variants were made from {name!r}", do="give another name with --name")
+    manifest["variants"].pop(name, None)
+
+
 def record_accuracy(bundle: Bundle, accuracy: Mapping[str, Any], out: Path, variant: str | None = None) -> Bundle:
     """Write the bundle at `out` with the accuracy of a variant in manifest and card; the model's bytes stay the same.
 
@@ -224,18 +297,8 @@ def _measured(accuracy: Mapping[str, Any] | Callable[[Path], Mapping[str, Any]] 
 
 def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write bundle.json and the card that says the same to people."""
-    own = manifest["provenance"].get("variants", {})
-    variants = [
-        VariantFacts(
-            name=name,
-            architecture=Architecture.from_json(own.get(name, manifest["provenance"])["architecture"]),
-            cost=count(folder / entry["file"]),
-            size_bytes=entry["size_bytes"],
-            parity=Parity(**own.get(name, manifest["provenance"])["parity"]),
-            accuracy=entry["accuracy"],
-        )
-        for name, entry in sorted(manifest["variants"].items(), key=lambda item: item[0] != manifest["default"])
-    ]
+    names = sorted(manifest["variants"], key=lambda name: bool(name != manifest["default"]))
+    variants = [_facts_of(folder, manifest, name) for name in names]
     facts = CardFacts(
         name=manifest["name"],
         classes=manifest["classes"],
@@ -246,6 +309,24 @@ def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
     )
     write_json(folder / "bundle.json", manifest)
     write_text(folder / "card.md", card(facts))
+
+
+def _facts_of(folder: Path, manifest: Mapping[str, Any], name: str) -> VariantFacts:
+    """Return what the card says of a variant; architecture and counts of a converted one are its source's."""
+    entry, own = manifest["variants"][name], manifest["provenance"].get("variants", {})
+    source = entry.get("source")
+    exported = own.get(source or name, manifest["provenance"])
+    counted = entry if source is None or entry["format"] == "onnx" else manifest["variants"][source]
+    return VariantFacts(
+        name=name,
+        architecture=Architecture.from_json(exported["architecture"]),
+        cost=count(folder / counted["file"]),
+        size_bytes=entry["size_bytes"],
+        parity=Parity(**own.get(name, manifest["provenance"])["parity"]),
+        accuracy=entry["accuracy"],
+        source=source,
+        conversion=own.get(name, {}) if source is not None else {},
+    )
 
 
 def _now() -> str:

@@ -99,8 +99,8 @@ def unsettle(network: nn.Module) -> nn.Module:
 def onnx_bytes(network: nn.Module, architecture: Architecture, metadata: Metadata | None = None) -> bytes:
     """Return the bytes of the ONNX file that `to_onnx` writes."""
     folded, architecture = fold(copy.deepcopy(network).cpu(), architecture)
-    plain = _plain(folded)
-    model = _convert(to_qdq(plain) if architecture.quantized else plain, architecture)
+    simple = plain(folded)
+    model = _convert(to_qdq(simple) if architecture.quantized else simple, architecture)
     tidy(model, (metadata or Metadata()).props(architecture))
     if architecture.quantized:
         shorten(model)
@@ -114,7 +114,7 @@ class _GlobalMean(nn.Module):
         return x.mean((2, 3), keepdim=True)
 
 
-def _plain(network: nn.Module) -> nn.Module:
+def plain(network: nn.Module) -> nn.Module:
     """Prepare a network for torch.export, in place: the same function in operators it translates well.
 
     In-place activations are taken apart in Python, which doubles the time; an adaptive pool to one pixel becomes index

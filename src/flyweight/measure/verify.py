@@ -90,7 +90,7 @@ def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str |
     """Return the same for an opened bundle. Raises BundleError, DataError."""
     chosen = bundle.variant(variant)
     predictor = Predictor(bundle, variant=chosen.name, threads=usable_cores())
-    facts = {**_counted(chosen), **_golden(bundle, chosen, predictor)}
+    facts = {**_counted(bundle, chosen), **_golden(bundle, chosen, predictor)}
     failures = [] if facts["golden_ok"] else [_golden_failure(facts)]
     if data is not None:
         measured = _on_data(bundle, chosen, predictor, data)
@@ -111,13 +111,15 @@ def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str |
     )
 
 
-def _counted(variant: Variant) -> dict[str, Any]:
-    if variant.format != "onnx":
+def _counted(bundle: Bundle, variant: Variant) -> dict[str, Any]:
+    """Count the graph: of another format that is the graph it was converted from, which computes the same."""
+    if variant.format != "onnx" and variant.source is None:
         raise BundleError(
-            f"the variant {variant.name!r} is a {variant.format!r} file, whose cost cannot be counted",
-            do="verify an onnx variant",
+            f"the variant {variant.name!r} is a {variant.format!r} file and bundle.json names no source; its cost "
+            "cannot be counted",
+            do="convert it again with flyweight convert, or verify an onnx variant",
         )
-    cost = count(variant.file)
+    cost = count(bundle.counted(variant))
     return {"params": cost.params, "macs": cost.macs, "peak_activation_bytes": cost.peak_activation_bytes}
 
 
