@@ -91,9 +91,11 @@ def _placed_by_openvino(file: Path) -> Placement:
     import_backend("openvino")  # keeps its reports from the network
     import openvino
 
+    from flyweight.runtime.backends.openvino import read
+
     core = openvino.Core()
     try:
-        model = core.read_model(Path(file).read_bytes())
+        model = read(core, file)
         takes = core.query_model(model, "CPU")
     except RuntimeError as error:
         raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from flyweight.errors import ExportError
-from flyweight.export.formats import onnx
+from flyweight.export.formats import onnx, openvino
 from flyweight.export.formats.format import Format, Original, Written
 
 __all__ = ["FORMATS", "Format", "Original", "Written", "find_format"]
@@ -14,6 +14,7 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         onnx.FORMAT,
+        openvino.FORMAT,
     )
 }  # fmt: skip
 
