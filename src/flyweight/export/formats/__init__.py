@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from flyweight.errors import ExportError
-from flyweight.export.formats import onnx, openvino
+from flyweight.export.formats import executorch, litert, onnx, openvino, torchexport
 from flyweight.export.formats.format import Format, Original, Written
 
 __all__ = ["FORMATS", "Format", "Original", "Written", "find_format"]
@@ -15,6 +15,9 @@ FORMATS: dict[str, Format] = {
     for one in (
         onnx.FORMAT,
         openvino.FORMAT,
+        litert.FORMAT,
+        executorch.FORMAT,
+        torchexport.FORMAT,
     )
 }  # fmt: skip
 

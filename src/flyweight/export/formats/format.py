@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -121,6 +124,19 @@ def need(package: str, extra: str) -> None:
     """Refuse where a package is not installed. Raises MissingExtraError."""
     if find_spec(package) is None:
         raise MissingExtraError(f"the package {package!r} is not installed", do=f"pip install 'flyweight[{extra}]'")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep a converter's notes about its own parts from the user; its errors still come as exceptions."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def cannot(title: str, operator: str, where: str, others: str) -> ExportError:
