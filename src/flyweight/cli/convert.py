@@ -52,8 +52,8 @@ def convert(
     variant, parity, written = found.variant, found.parity, found.written
     print(f"bundle   {out} has the variant {variant.name} ({variant.file.name}, {variant.size_bytes / 1000:.1f} kB)")
     print(
-        f"parity   {parity.n} images through {variant.backend}: largest difference of a logit {parity.max_abs_error:.2g}"
-        f", same first class on {parity.top1_agreement:.2%}"
+        f"parity   {parity.n} images through {variant.backend}: largest difference of a logit "
+        f"{parity.max_abs_error:.2g}, same first class on {parity.top1_agreement:.2%}"
     )
     if written.in_float:
         print(f"float    {len(written.in_float)} of {written.layers} layers: {', '.join(written.in_float)}")

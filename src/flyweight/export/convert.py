@@ -82,7 +82,7 @@ def convert(
         default: Make it the variant that is used when none is named.
 
     Raises:
-        ExportError: An unknown format, a network the format cannot express, or a file that disagrees with the float one.
+        ExportError: An unknown format, a network it cannot express, or a file that disagrees with the float one.
         MissingExtraError: The format's packages are not installed.
         OutputError: `out` cannot be written.
     """
@@ -125,7 +125,7 @@ def float_variant(bundle: Bundle) -> Variant:
             return variant
     raise ExportError(
         f"the bundle {bundle.name!r} has no float ONNX file to convert; it has {', '.join(bundle.variants)}",
-        do="export the float run, and add the int8 one to it: flyweight export RUN --int8 RUN8 --data DATA --out BUNDLE",
+        do="export the float run, and the int8 one with it: flyweight export RUN --int8 RUN8 --data DATA --out OUT",
     )
 
 
@@ -143,7 +143,8 @@ def check(parity: Parity, name: str, precision: str, same_class: float | None = 
         allowed = f" (allowed {parity.tolerance:.3g})" if precision == "fp32" else ""
         raise ExportError(
             f"{name} disagrees with the float file on {parity.n} images: largest difference of a logit "
-            f"{parity.max_abs_error:.3g}{allowed}, same first class on {parity.top1_agreement:.2%} (needed {least:.1%})",
+            f"{parity.max_abs_error:.3g}{allowed}, same first class on {parity.top1_agreement:.2%} "
+            f"(needed {least:.1%})",
             do="ship the float file or another precision"
             + ("" if precision == "fp32" else ", or train for int8: flyweight train DATA --recipe qat --from RUN"),
             more="docs/formats.md#when-a-conversion-is-refused",

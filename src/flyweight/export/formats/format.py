@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import warnings
@@ -128,11 +129,12 @@ def need(package: str, extra: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a converter's notes about its own parts from the user; its errors still come as exceptions."""
+    """Keep a converter's notes and progress from the user; its errors still come as exceptions."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        unread = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
             warnings.simplefilter("ignore")
             yield
     finally:

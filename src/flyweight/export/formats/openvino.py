@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flyweight.errors import ExportError
-from flyweight.export.formats.format import Format, Original, Written, cannot
+from flyweight.export.formats.format import Format, Original, Written, cannot, quiet
 from flyweight.runtime.backends import import_backend
 
 LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}  # OpenVINO's names of what multiplies
@@ -53,21 +53,18 @@ def computed(file: Path, precision: str) -> tuple[int, tuple[str, ...]]:
 
 
 def _quantized(model: Any, original: Original, tool: str) -> tuple[Any, str]:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import nncf
-
-    nncf.set_log_level(40)
     images = original.calibration
-    data = nncf.Dataset([images[i : i + 1] for i in range(len(images))])
-    # Mixed: activations such as hard-swish reach below zero only a little, which symmetric levels would waste.
-    done = nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images))
+    with quiet():
+        import nncf
+
+        data = nncf.Dataset([images[i : i + 1] for i in range(len(images))])
+        # Mixed: activations such as hard-swish reach below zero only a little, which symmetric levels would waste.
+        done = nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images))
     return done, f"{tool}, nncf {nncf.__version__} after training, {len(images)} images"
 
 
 def _unread(error: str) -> ExportError:
     """Name the operator where OpenVINO says that it has none of that name."""
-    import re
-
     found = re.search(r"no conversion rule found for operations: ([\w.]+)", error)
     if found:
         return cannot("OpenVINO", found[1], "in the float ONNX file", "onnx, torch-export")

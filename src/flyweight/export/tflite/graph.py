@@ -1,7 +1,7 @@
 """Build a `.tflite` file tensor by tensor.
 
-LiteRT's convolutions want images as (N, H, W, C); ONNX has (N, C, H, W). So every tensor of four dimensions is kept in the
-first order and every other one as ONNX has it, and `Graph.plain` brings one of four back where a reshape needs that.
+LiteRT's convolutions want images as (N, H, W, C); ONNX has (N, C, H, W). So every tensor of four dimensions is kept in
+the first order and every other one as ONNX has it; `Graph.plain` brings one of four back where a reshape needs that.
 The batch is free: shapes are those of one image, with a signature that says so.
 Source: LiteRT's schema, as `ai_edge_litert.schema_py_generated` ships it.
 """
