@@ -9,6 +9,7 @@ What is decided:
     16 bit     the upper 8 bits (`value >> 8`), which is what Pillow does to 16-bit colour.
     animation  the first frame.
     formats    those of `FORMATS`, whatever the file is called: Pillow would run Ghostscript on an EPS.
+    resize     as `resize.py` defines it, in integers.
     size       more than `MAX_PIXELS` in the header is refused before anything is decoded.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from flyweight.errors import BundleError, DataError
+from flyweight.runtime.resize import FILTERS, resize
 
 # The size at which Pillow begins to warn of a decompression bomb: a quarter of a GiB as RGB.
 MAX_PIXELS = 89_478_485
@@ -35,11 +37,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 Resize = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "box"]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-}
 # EXIF orientation to the turn that undoes it.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,7 +61,7 @@ class Preprocess:
         channels: 1 gray, 3 RGB, 4 RGBA; arrays may have any number.
         resize: `crop` takes the largest centred square, `stretch` ignores the aspect ratio, `pad` keeps the
             whole picture and fills the rest with the mean, which is zero after normalisation.
-        interpolation: Pillow's antialiased filter.
+        interpolation: The antialiased filter, of `resize.FILTERS`.
         mean: Per channel in 0..1 units; applied inside the graph, recorded here. Empty means 0.5.
         std: As `mean`.
     """
@@ -145,7 +142,7 @@ def fit_image(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         side = min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-    return _resized(image, (size, size), preprocess.interpolation, box)
+    return resize(image, (size, size), preprocess.interpolation, box)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -282,29 +279,16 @@ def _from_array(array: np.ndarray, channels: int, name: str) -> np.ndarray:
 def _padded(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     size = preprocess.image_size
     height, width = image.shape[:2]
-    scale = size / max(height, width)
-    # floor(x + 0.5): Python's round() would take halves to the even side, which other languages do not.
-    inner_w, inner_h = (max(1, math.floor(side * scale + 0.5)) for side in (width, height))
+    longest = max(height, width)
+    # In integers, halves up: Python's round() takes them to the even side, which other languages do not.
+    inner_w, inner_h = (max(1, (2 * side * size + longest) // (2 * longest)) for side in (width, height))
     fill = np.array([math.floor(value * 255 + 0.5) for value in preprocess.mean], np.uint8)
     canvas = np.empty((size, size, image.shape[2]), np.uint8)
     canvas[:] = fill
     left, top = (size - inner_w) // 2, (size - inner_h) // 2
-    box = (0.0, 0.0, float(width), float(height))
-    inner = _resized(image, (inner_w, inner_h), preprocess.interpolation, box)
+    inner = resize(image, (inner_w, inner_h), preprocess.interpolation)
     canvas[top : top + inner_h, left : left + inner_w] = inner
     return canvas
-
-
-def _resized(
-    image: np.ndarray, size: tuple[int, int], interpolation: str, box: tuple[float, float, float, float]
-) -> np.ndarray:
-    def one(plane: np.ndarray) -> np.ndarray:
-        return np.array(Image.fromarray(plane).resize(size, FILTERS[interpolation], box))
-
-    if image.shape[2] == 3:
-        return one(np.ascontiguousarray(image))
-    # Channel by channel: Pillow would weigh the colours of four channels by the fourth.
-    return np.stack([one(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])], axis=2)
 
 
 def _check(preprocess: Preprocess) -> None:
