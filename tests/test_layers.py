@@ -13,7 +13,7 @@ import flyweight
 
 ROOT = Path(flyweight.__file__).parent
 LAYERS = [
-    "errors", "files", "runtime", "data", "models", "train", "compress", "export", "measure", "report", "tune",
+    "errors", "files", "runtime", "data", "models", "train", "compress", "export", "measure", "report", "web", "serve", "tune",
     "studies", "published", "fit", "api", "cli",
 ]  # fmt: skip
 # docs/architecture.md, "No torch at import".
@@ -22,6 +22,8 @@ TORCH_FREE = (
     "data",
     "measure",
     "report",
+    "web",
+    "serve",
     "api",
     "cli",
     "models.zoo",
