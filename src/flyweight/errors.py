@@ -11,6 +11,7 @@ FlyweightError          exit 1: the user can act
 ├── BundleError         a damaged, changed, newer or foreign bundle
 ├── OrderError          two stages in the wrong order
 ├── OutputError         nowhere to write, disk full
+├── ServeError          a request the HTTP API does not take, or an address it cannot listen on
 └── MissingExtraError   an optional package is not installed
 FlyweightBug            exit 70: ours
 """
@@ -109,6 +110,23 @@ class OutputError(FlyweightError):
     """A result cannot be written."""
 
     code = "output"
+
+
+class ServeError(FlyweightError):
+    """A request is not one the HTTP API takes now, or it cannot listen where it should.
+
+    Args:
+        status: Of the answer.
+        retry_after: Seconds after which the same request may be taken; None where it never will be.
+    """
+
+    code = "serve"
+
+    def __init__(
+        self, what: str, *, do: str, more: str | None = None, status: int = 400, retry_after: int | None = None
+    ) -> None:
+        super().__init__(what, do=do, more=more)
+        self.status, self.retry_after = status, retry_after
 
 
 class MissingExtraError(FlyweightError):

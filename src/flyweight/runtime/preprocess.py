@@ -158,22 +158,37 @@ def _read(path: Path, name: str) -> bytes:
 
 def _opened(content: bytes, name: str) -> Image.Image:
     """Return the decoded first frame; the header's size is checked before a pixel is."""
-    if not content:
-        raise DataError(f"the image {name!r} is empty (0 bytes)", do=f"remove {name!r} or copy it again")
-    if math.prod(promised := _png_size(content)) > MAX_PIXELS:
-        raise _too_large(promised, name)
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(_header_size(content), name) from error
-    except Exception as error:  # foreign bytes: decoders raise whatever comes to them
-        raise _unreadable(name, error, content) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(image.size, name)
+    image = _identified(content, name, MAX_PIXELS)
     try:
         image.load()
     except Exception as error:  # as above
         raise _unreadable(name, error, content) from error
+    return image
+
+
+def size_of(content: bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (width, height) as the header of an image file says; no pixel is decoded.
+
+    Raises:
+        DataError: Empty, of no known format, or more than `max_pixels`.
+    """
+    return _identified(content, name or f"{len(content)} bytes", max_pixels).size
+
+
+def _identified(content: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Return the image with its header read and nothing else."""
+    if not content:
+        raise DataError(f"the image {name!r} is empty (0 bytes)", do=f"remove {name!r} or copy it again")
+    if math.prod(promised := _png_size(content)) > max_pixels:
+        raise _too_large(promised, name, max_pixels)
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(_header_size(content), name, max_pixels) from error
+    except Exception as error:  # foreign bytes: decoders raise whatever comes to them
+        raise _unreadable(name, error, content) from error
+    if image.width * image.height > max_pixels:
+        raise _too_large(image.size, name, max_pixels)
     return image
 
 
@@ -194,11 +209,11 @@ def _header_size(content: bytes) -> tuple[int, int]:
     return (0, 0)
 
 
-def _too_large(size: tuple[int, int], name: str) -> DataError:
+def _too_large(size: tuple[int, int], name: str, max_pixels: int) -> DataError:
     width, height = size
     return DataError(
         f"the image {name!r} says it is {width}×{height} px ({width * height / 1e6:.0f} Mpx); "
-        f"the limit is {MAX_PIXELS / 1e6:.0f} Mpx",
+        f"the limit is {max_pixels / 1e6:.0f} Mpx",
         do=f"scale {name!r} down, or remove it if it is not a picture",
     )
 

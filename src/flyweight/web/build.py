@@ -1,4 +1,4 @@
-"""A bundle as one HTML file: its model, onnxruntime-web, golden vectors and a page around them; nothing is loaded later."""
+"""A bundle as one HTML file: model, onnxruntime-web, golden vectors and a page around them; nothing is loaded later."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _check(bundle: Bundle, variant: Variant) -> None:
         )
     if variant.size_bytes > LARGE_BYTES:
         raise ExportError(
-            f"{variant.file.name!r} has {variant.size_bytes / 1e6:.0f} MB; a page holds at most {LARGE_BYTES / 1e6:.0f}",
+            f"{variant.file.name!r} has {variant.size_bytes / 1e6:.0f} MB; a page holds {LARGE_BYTES / 1e6:.0f}",
             do="choose a smaller variant or network",
         )
 
@@ -149,4 +149,4 @@ def _photo(bundle: Bundle) -> bytes:
 
 def _inlined(name: str, content: bytes) -> str:
     packed = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-    return f'<script type="application/gzip;base64" id="{name}">{packed}</script>'
+    return f'<script type="application/gzip;base64" id="packed-{name}">{packed}</script>'

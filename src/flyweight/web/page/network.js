@@ -3,7 +3,7 @@
 
 /** Return the bytes of an inlined file: base64 of gzip. */
 async function inlined(id) {
-  const text = document.getElementById(id).textContent.trim();
+  const text = document.getElementById(`packed-${id}`).textContent.trim();
   const packed = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
