@@ -29,7 +29,7 @@ from flyweight.serve.metrics import CONTENT_TYPE, Metrics
 from flyweight.serve.upload import read_image
 
 LOG = logging.getLogger("flyweight.serve")
-NAME = "the image"
+NAME = "upload"  # what errors call the image
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 # A page of its own origin alone gets the browser's fine clock, with which small networks can be timed.
 PAGE_HEADERS = {
@@ -189,7 +189,7 @@ def _explain(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return _answer(ServeError(f"{place}: {first['msg']}", do="send a value within it", more=MORE, status=422))
+        return _answer(ServeError(f"{place}: {first['msg']}", do="send a value that it takes", more=MORE, status=422))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +62,20 @@ def render(bundle: Bundle, variant: Variant, runtime: ort.OrtWeb) -> str:
     _check(bundle, variant)
     images, logits = bundle.golden(variant)
     files = {
-        "runtime-module": runtime.module,
-        "runtime-wasm": runtime.wasm,
         "model": variant.file.read_bytes(),
         "golden-images": np.ascontiguousarray(images).tobytes(),
         "golden-logits": np.ascontiguousarray(logits, "<f4").tobytes(),
         "photo": _photo(bundle),
     }
+    packed = {"runtime-module": _packed_once(runtime.module), "runtime-wasm": _packed_once(runtime.wasm)}
+    packed |= {name: _packed(content) for name, content in files.items()}
     styles = (Path(report.__file__).parent / "page" / "style.css", PAGE / "page.css")
     parts = {
         "title": html.escape(bundle.name),
         "style": "\n".join(path.read_text("utf-8") for path in styles),
         "licence": html.escape(f"{ort.LICENCE}."),
         "facts": json.dumps(_facts(bundle, variant), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        "files": "\n".join(_inlined(name, content) for name, content in files.items()),
+        "files": "\n".join(_inlined(name, packed) for name, packed in packed.items()),
         "script": "\n".join((PAGE / name).read_text("utf-8") for name in SCRIPTS),
     }
     return _filled((PAGE / "index.html").read_text("utf-8"), parts)
@@ -147,6 +148,14 @@ def _photo(bundle: Bundle) -> bytes:
         return camera_photo(bundle, Path(folder) / "photo.jpg").read_bytes()
 
 
-def _inlined(name: str, content: bytes) -> str:
-    packed = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+def _inlined(name: str, packed: str) -> str:
     return f'<script type="application/gzip;base64" id="packed-{name}">{packed}</script>'
+
+
+@lru_cache(maxsize=2)  # the runtime is the same in every page, and takes a second
+def _packed_once(content: bytes) -> str:
+    return _packed(content)
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
