@@ -13,7 +13,8 @@ import flyweight
 
 ROOT = Path(flyweight.__file__).parent
 LAYERS = [
-    "errors", "files", "runtime", "data", "models", "train", "compress", "export", "measure", "report", "web", "serve", "tune",
+    "errors", "files", "runtime", "data", "models", "train", "compress", "export", "measure", "kit", "report", "web",
+    "serve", "tune",
     "studies", "published", "fit", "api", "cli",
 ]  # fmt: skip
 # docs/architecture.md, "No torch at import".
@@ -21,6 +22,7 @@ TORCH_FREE = (
     "runtime",
     "data",
     "measure",
+    "kit",
     "report",
     "web",
     "serve",

@@ -41,6 +41,7 @@ COMMANDS = {
     "web": ("flyweight.cli.web", "web", "Write a page that runs a bundle in a browser, without a network."),
     "serve": ("flyweight.cli.serve", "serve", "Answer over HTTP: images in, classes out, with the same page in front."),
     "report": ("flyweight.cli.report", "report", "Rebuild the HTML page of a report.json."),
+    "kit": ("flyweight.cli.kit", "kit", "Pack what measures a bundle on another machine; run it there by ssh."),
     "device": ("flyweight.cli.device", "app", "The machines that budgets may name."),
     "schema": ("flyweight.cli.schema", "schema", "Print the JSON Schema of a file or of a command's --json."),
     "doctor": ("flyweight.cli.doctor", "doctor", "Show what this machine has and what is missing."),

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from flyweight.export.card import CardFacts, VariantFacts, card
 from flyweight.export.onnx import Metadata, to_onnx
 from flyweight.export.parity import Parity, check_parity, torch_logits
 from flyweight.export.qdq import left_in_float
-from flyweight.files import output_error, replace_file, write_bytes, write_json, write_text
+from flyweight.files import output_error, write_bytes, write_json, write_text, write_zip
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import FORMAT_VERSION, Bundle, write_sums
@@ -393,9 +392,5 @@ def _replace_zip(out: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="flyweight-bundle-") as work:
         folder = Path(work)
         yield folder
-        with replace_file(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                # A fixed date: the same content gives the same archive.
-                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
-                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                archive.writestr(entry, path.read_bytes())
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        write_zip(out, ((path.relative_to(folder).as_posix(), path.read_bytes()) for path in files))

@@ -14,6 +14,7 @@ from flyweight.measure.accuracy import Accuracy, score
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.environment import environment, usable_cores
+from flyweight.runtime.golden import compare
 from flyweight.runtime.predict import BATCH, Predictor
 
 if TYPE_CHECKING:
@@ -126,14 +127,8 @@ def _counted(bundle: Bundle, variant: Variant) -> dict[str, Any]:
 def _golden(bundle: Bundle, variant: Variant, predictor: Predictor) -> dict[str, Any]:
     images, expected = bundle.golden(variant)
     found = predictor.logits(images)
-    finite = found.shape == expected.shape and bool(np.isfinite(found).all() and np.isfinite(expected).all())
-    error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)) if finite else None
-    return {
-        "golden_ok": error is not None and error <= variant.tolerance and len(images) > 0,
-        "golden_n": len(images),
-        "golden_max_error": error,
-        "golden_tolerance": variant.tolerance,
-    }
+    told = compare(found, expected, variant.tolerance)
+    return {f"golden_{key}": value for key, value in told.items()}
 
 
 def _golden_failure(facts: dict[str, Any]) -> str:

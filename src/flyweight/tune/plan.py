@@ -9,6 +9,7 @@ from typing import Any, get_args
 from flyweight.data.dataset import Dataset
 from flyweight.errors import RecipeError
 from flyweight.measure.budget import Budget
+from flyweight.measure.device import refuse_elsewhere
 from flyweight.train.recipe import Recipe, load_recipe
 from flyweight.tune.brackets import plan_brackets
 from flyweight.tune.fidelity import Shrinks, plan_ladder
@@ -73,6 +74,7 @@ def plan_search(
         grid_of(chosen)
     parsed = Budget.parse(budget)
     refuse_impossible(parsed)
+    refuse_elsewhere(parsed, "tune")
     metric, costs = check_objectives(objectives, parsed)
     if margin is not None and costs:
         raise RecipeError("--margin with several objectives", do="leave out --margin, or the costs of --objective")
