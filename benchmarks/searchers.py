@@ -25,12 +25,13 @@ from flyweight.train.divergence import Diverged
 from flyweight.train.loop import EpochDone, predict_logits
 from flyweight.train.prepare import split_for
 from flyweight.train.recipe import DataPart, Recipe
-from flyweight.train.run import DIVERGED, run, train_and_wait
+from flyweight.train.run import DIVERGED, Finished, run, train_and_wait
 from flyweight.train.trained import Trained
 from flyweight.tune.plan import plan_search
 from flyweight.tune.search import Search, Source
 from flyweight.tune.space import Param, keys_of
 from flyweight.tune.store import open_store
+from flyweight.tune.suggest import expected_at_full, leaders
 from flyweight.tune.trials import rungs_of
 from flyweight.tune.worker import Train, trial_folder, work
 
@@ -78,7 +79,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The best recipe so far of a search, by validation among the trials that were trained in full.
+    """The best recipe so far of a search: what it would hand out if it ended now.
 
     Attributes:
         number: Of the trial.
@@ -132,18 +133,26 @@ def tuned(search: Search, dataset: Dataset) -> Iterator[State]:
 
 
 def state_of(search: Search, trials: Sequence[FrozenTrial]) -> State:
-    """Return every image pass and incumbent, in the order in which trainings ended; those that diverged are counted."""
-    ends: list[tuple[float, int, float | None, FrozenTrial]] = []
-    for trial in trials:
+    """Return every image pass and incumbent, in the order in which trainings ended; those that diverged are counted.
+
+    The incumbent is the trial whose recipe `flyweight tune` hands out: the best at full length, reached or expected, of
+    those that came as far as the rung before the full one.
+    """
+    ends: list[tuple[float, int, int, int | None, float]] = []  # when, trial, passes, rung, score
+    for index, trial in enumerate(trials):
         found = rungs_of(search, trial)
-        for rung, result in found.items():
-            ends.append((result["done"], result["images"], result["score"] if rung == search.full else None, trial))
-        ends += [(when, passes, None, trial) for when, passes in _diverged(search, trial, found)]
-    passes, incumbents = 0, list[Incumbent]()
-    for _, images, score, trial in sorted(ends, key=lambda end: (end[0], end[3].number)):
+        ends += [(one["done"], index, one["images"], rung, one["score"]) for rung, one in found.items()]
+        ends += [(when, index, passes, None, 0.0) for when, passes in _diverged(search, trial, found)]
+    passes, incumbents, scores = 0, list[Incumbent](), [dict[int, float]() for _ in trials]
+    for _, index, images, rung, score in sorted(ends, key=lambda end: end[:2]):
         passes += images
-        if score is not None and (not incumbents or score > incumbents[-1].score):
-            incumbents.append(Incumbent(trial.number, passes, score, keys_of(search.space.params, trial.params)))
+        if rung is not None:
+            scores[index][rung] = score
+        best = next(iter(leaders(scores, search.full)), None)
+        if best is not None and (not incumbents or trials[best].number != incumbents[-1].number):
+            trial, expected = trials[best], expected_at_full(scores, search.full)[best]
+            values = keys_of(search.space.params, trial.params)
+            incumbents.append(Incumbent(trial.number, passes, expected or 0.0, values))
     return passes, incumbents
 
 
@@ -196,6 +205,9 @@ def _trained(search: Search, dataset: Dataset, trial: optuna.Trial) -> tuple[Tri
                 trial.report(accuracy, epoch)
                 if trial.should_prune():
                     return TrialState.PRUNED, None
+            elif isinstance(event, Finished):  # also where it goes on after the last epoch: none is trained then
+                epoch, accuracy = recipe.epochs, event.trained.metrics["val_accuracy"]
+                trial.set_user_attr("passes", epoch * images)
     except Diverged as error:
         trial.set_user_attr("passes", error.epoch * images)
         return TrialState.FAIL, None

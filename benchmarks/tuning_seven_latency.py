@@ -6,19 +6,21 @@ images over the wall time of whole batches, in runs of its own; neither is deriv
 multiply-accumulates are counted in the file; torch counts them too, and the script ends where the two differ by more
 than 1 % (TinyViT's attention biases are a little larger in the file, written out for every pair of places).
 
-Two tables of input sizes, because a knee needs one size on the whole curve and an hour is short:
-    224 px  light networks (under 0.5 GMACs) at every batch; the others up to batch 8
-    64 px   the others at every batch, with the strides of their papers
+Two input sizes, because an hour is short:
+    224 px  light networks (under 0.5 GMACs) at every batch; the others up to batch 32
+    64 px   the others above batch 32, with the strides of their papers; the smaller batches, which give their curve one
+            size and so a knee, after the table is complete
 Batches up to 8 get 299 samples in three processes where these take under a minute (p50, p90, p99); all others 30, or as
 many as --minutes-per-cell gives, and p50 only; above 8 in one process. The number of samples is in each row. A median
 of fewer than 6 has no interval.
 
-    python benchmarks/tuning_seven_latency.py [--only NET] [--minutes 60] [--minutes-per-cell 0.17] [--runs DIR]
+    python benchmarks/tuning_seven_latency.py [--only NET] [--minutes 60] [--minutes-per-cell 1] [--runs DIR]
 
-Run it on a quiet machine. ONNX Runtime with one thread comes first, then batches 1, 8, 64 and 512 of the other backends
-and of two threads, then the rest. The planned minutes (from MACs, rather too many) are printed first; nothing is begun
-that would not end within --minutes, and all that is left out is named. Stop it anywhere: finished cells are kept in
---runs, and the same command with more minutes adds to them. With --only nothing is written to results/.
+Run it on a quiet machine. ONNX Runtime with one thread comes first, which is the table; then the small batches at
+64 px, then batches 1, 8, 64 and 512 of the other backends and of two threads, then the rest. The planned minutes (from
+MACs, rather too many) are printed first; nothing is begun that would not end within --minutes, and all that is left out
+is named. Stop it anywhere: finished cells are kept in --runs, and the same command with more minutes adds to them. The
+minutes that each part took are in the results. With --only nothing is written to results/.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +69,7 @@ NETS = (
 BATCHES = tuple(2**power for power in range(10))
 CLASSES, LARGE, SMALL = 1000, 224, 64
 LIGHT_MACS = 0.5e9  # at 224 px
+HEAVY_BATCH = 32  # the largest of the others at 224 px
 AGREES = 0.01
 SPARSE = (1, 8, 64, 512)
 FEW = (8, 32)  # ends of the groups of batches that are timed together: what a kill loses
@@ -159,7 +163,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="one network; then nothing is written to results/")
     parser.add_argument("--minutes", type=float, default=60.0, help="for all of it")
-    parser.add_argument("--minutes-per-cell", type=float, default=1 / 6, help="of samples where 299 take too long")
+    parser.add_argument("--minutes-per-cell", type=float, default=1.0, help="of samples where 299 take too long")
     parser.add_argument("--batches", type=numbers, default=BATCHES)
     parser.add_argument("--threads", type=numbers, default=(1, 2))
     parser.add_argument("--backends", type=lambda text: tuple(text.split(",")), default=installed())
@@ -193,9 +197,10 @@ def exported(name: str, image_size: int, folder: Path) -> Net:
 
 
 def batches_of(net: Net, batches: Sequence[int]) -> tuple[int, ...]:
-    """Return the batches that a network is timed with at its size: see the module."""
-    heavy = net.image_size == LARGE and net.macs >= LIGHT_MACS
-    return tuple(batch for batch in batches if batch <= SMALL_BATCH or not heavy)
+    """Return the batches that a network is timed with at its size, for the table: see the module."""
+    if net.image_size == SMALL:
+        return tuple(batch for batch in batches if batch > HEAVY_BATCH)
+    return tuple(batch for batch in batches if batch <= HEAVY_BATCH or net.macs < LIGHT_MACS)
 
 
 def groups_of(
@@ -208,14 +213,16 @@ def groups_of(
     """Yield what is to be timed, the first backend with the first number of threads before the others."""
     first, *others = [(number, backend) for number in threads for backend in backends]
     some = [batch for batch in batches if batch in SPARSE]
+    small = [net for net in nets if net.image_size == SMALL]
     finished = set(done)
-    for (number, backend), chosen in (
-        (first, batches),
-        *((one, some) for one in others),
-        *((one, batches) for one in others),
+    for (number, backend), members, chosen in (
+        (first, nets, lambda net: batches_of(net, batches)),
+        (first, small, lambda net: batches),
+        *((one, nets, lambda net: batches_of(net, some)) for one in others),
+        *((one, nets, lambda net: batches_of(net, batches)) for one in others),
     ):
-        for net in nets:
-            cells = [Cell(net.title, net.file, backend, number, batch) for batch in batches_of(net, chosen)]
+        for net in members:
+            cells = [Cell(net.title, net.file, backend, number, batch) for batch in chosen(net)]
             cells = [cell for cell in cells if (cell.model, backend, number, cell.batch) not in finished]
             finished |= {(cell.model, backend, number, cell.batch) for cell in cells}
             for low, high in zip((0, *FEW), (*FEW, max(BATCHES)), strict=True):
@@ -238,9 +245,11 @@ def _print_plan(groups: Sequence[Group], slow: float) -> None:
 
 def measure(group: Group, slow_seconds: float, file: Path) -> list[LeftOut]:
     """Time a group and add its rows to the file; return what could not be measured, each with the reason."""
+    start = time.monotonic()
     timed, left_out = time_cells(list(group.cells), processes=group.processes, slow_seconds=slow_seconds)
     here = environment()
-    more = {"image_size": group.net.image_size, "date": here["date"], "load_average": here["load_average"]}
+    more = {"image_size": group.net.image_size, "date": here["date"], "load_average": here["load_average"],
+            "group": str(group), "group_seconds": time.monotonic() - start}  # fmt: skip
     new = [{**batch_row(one, "fp32").model_dump(mode="json"), **more, "versions": engines()} for one in timed]
     there = file.read_text("utf-8") if file.is_file() else ""
     write_text(file, there + "".join(json.dumps(row) + "\n" for row in new))
@@ -310,6 +319,18 @@ def _cell(row: BatchRow | None) -> str:
     return f"{'–' if row.p50.ms is None else f'{row.p50.ms:.4g}'} · {row.images_per_second:.4g}"
 
 
+def minutes_of(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the wall-clock minutes that measuring took, by backend and threads."""
+    seconds = {
+        (row["group"], row["date"]): (f"{row['backend']}, {row['threads']} thread(s)", row["group_seconds"])
+        for row in rows
+    }
+    parts: dict[str, float] = {}
+    for part, took in seconds.values():
+        parts[part] = parts.get(part, 0.0) + took / 60
+    return {part: round(minutes, 1) for part, minutes in parts.items()}
+
+
 def _write(
     rows: Sequence[dict[str, Any]], nets: Sequence[Net], left_out: Sequence[LeftOut], options: argparse.Namespace
 ) -> Path:
@@ -325,6 +346,7 @@ def _write(
         conditions={
             "weights": "untrained, folded, fp32, 1,000 classes",
             "minutes_per_cell": options.minutes_per_cell,
+            "wall_minutes": minutes_of(rows),
             "latency": "of a whole batch, model only; noise images",
             "throughput": "images / wall time of whole batches, in runs of its own; median of processes",
             "load_average": list(os.getloadavg()),

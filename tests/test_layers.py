@@ -13,7 +13,8 @@ import flyweight
 
 ROOT = Path(flyweight.__file__).parent
 LAYERS = [
-    "errors", "files", "runtime", "data", "models", "train", "export", "measure", "report", "compress", "tune",
+    "errors", "files", "runtime", "data", "models", "train", "export", "measure", "kit", "report", "web", "serve",
+    "compress", "tune",
     "studies", "published", "fit", "api", "cli",
 ]  # fmt: skip
 # docs/architecture.md, "No torch at import".
@@ -21,7 +22,10 @@ TORCH_FREE = (
     "runtime",
     "data",
     "measure",
+    "kit",
     "report",
+    "web",
+    "serve",
     "api",
     "cli",
     "models.zoo",

@@ -139,9 +139,56 @@ def test_every_rung_and_every_begun_epoch_of_a_diverged_training_is_counted(
     diverged = 2 * rungs[0] // search.ladder[0].epochs
     assert passes == 2 * rungs[0] + rungs[1] + 3 * rungs[2] + diverged
     assert [one.number for one in incumbents] == [2, 4]
-    assert incumbents[0].passes == 2 * rungs[0] + rungs[1] + rungs[2] + diverged
+    assert incumbents[0].passes == 2 * rungs[0] + rungs[1] + diverged  # before its full training
     assert incumbents[1].passes == passes
     assert incumbents[0].values == {"optim.name": "adamw", "optim.lr": 0.003, "batch_size": 64}
+
+
+def test_an_incumbent_is_the_best_expected_at_full_length_so_far(searchers: ModuleType, problem: Any) -> None:
+    search, _ = searchers.plan(problem, "ours", 0)
+    by_rung = ((0.5, 0.6, 0.7), (0.5, 0.65), (0.9,))
+    trials = [
+        trial(
+            search, number, TrialState.RUNNING,
+            **{rung_key(rung): result(score, 1, 10.0 * number + rung) for rung, score in enumerate(scores)},
+        )
+        for number, scores in enumerate(by_rung)
+    ]  # fmt: skip
+    _, incumbents = searchers.state_of(search, trials)
+    assert [(one.number, one.passes) for one in incumbents] == [(0, 2), (1, 5)]
+    assert incumbents[1].score == pytest.approx(0.75)
+
+
+def test_only_the_whole_run_of_the_claim_is_written_down(
+    efficiency: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*words: str) -> bool:
+        monkeypatch.setattr("sys.argv", ["search_efficiency.py", *words])
+        return bool(efficiency.as_claimed(efficiency._options()))
+
+    assert asked()
+    assert asked("--jobs", "1")
+    for words in (
+        ("--first-seed", "100"), ("--repetitions", "4"), ("--arms", "ours,random"), ("--space", "augment"),
+        ("--set", "optim.lr=0.1"), ("--epochs", "19"), ("--data", "sample"),
+    ):  # fmt: skip
+        assert not asked(*words), words
+
+
+def test_a_stock_trial_that_goes_on_after_its_last_epoch_keeps_its_accuracy(
+    searchers: ModuleType, problem: Any
+) -> None:
+    import optuna
+
+    search, dataset = searchers.plan(problem, "stock", 0)
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    first = study.ask()
+    found = searchers._trained(search, dataset, first)
+    assert found[0] is TrialState.COMPLETE
+    again = optuna.Trial(study, first._trial_id)
+    assert searchers._trained(search, dataset, again) == found
+    assert again.user_attrs["passes"] == search.ladder[search.full].images
 
 
 def test_pruned_and_failed_trials_of_stock_optuna_are_counted_too(searchers: ModuleType, problem: Any) -> None:
@@ -205,12 +252,12 @@ def test_a_repetition_is_run_and_then_read_back(
     first = next(one for one in searchers.stock(*stock) if one[0])
     again = next(searchers.stock(*stock))  # what another process finds
     assert again == first
-    found = efficiency.race_of(dataclasses.replace(problem), 0, "stock", 1)
+    found = efficiency.race_of(dataclasses.replace(problem), 0, "stock", [0])
     assert found["checks"]
     monkeypatch.setattr(efficiency, "race", None)
     monkeypatch.setattr(efficiency, "tuned", None)
-    assert efficiency.race_of(problem, 0, "stock", 1) == found
-    assert efficiency.row_of(problem, 0, "stock", 1)["ratio"] == found["passes"] / goal["passes"]
+    assert efficiency.race_of(problem, 0, "stock", [0]) == found
+    assert efficiency.row_of(problem, 0, "stock", [0])["ratio"] == found["passes"] / goal["passes"]
 
 
 def test_the_claim_is_the_median_of_ours_and_every_row_is_kept(
@@ -223,7 +270,7 @@ def test_the_claim_is_the_median_of_ours_and_every_row_is_kept(
         for arm, three in (("ours", (0.1, 0.2, 1.1)), ("stock", (0.5, 1.2, 1.3)))
         for number, ratio in enumerate(three)
     ]
-    options = argparse.Namespace(repetitions=3, arms=("ours", "stock"))
+    options = argparse.Namespace(repetitions=3, first_seed=0, arms=("ours", "stock"))
     content = json.loads(efficiency._write(problem, rows, options).read_text())
     (claim,) = content["claims"]
     assert (claim["name"], claim["value"], claim["low"], claim["high"]) == ("passes_vs_random", 0.2, 0.1, 1.1)

@@ -28,18 +28,20 @@ def nets(script: ModuleType) -> list[Any]:
     return [script.Net(name, side, Path("x.onnx"), 1000, int(macs), (1000, int(macs))) for name, side, macs in sizes]
 
 
-def test_heavy_networks_have_large_batches_at_64_px_only(script: ModuleType) -> None:
+def test_heavy_networks_have_batches_above_32_at_64_px_only(script: ModuleType) -> None:
     light, heavy, small = nets(script)
-    assert script.batches_of(light, script.BATCHES) == script.batches_of(small, script.BATCHES) == script.BATCHES
-    assert script.batches_of(heavy, script.BATCHES) == (1, 2, 4, 8)
+    assert script.batches_of(light, script.BATCHES) == script.BATCHES
+    assert script.batches_of(heavy, script.BATCHES) == (1, 2, 4, 8, 16, 32)
+    assert script.batches_of(small, script.BATCHES) == (64, 128, 256, 512)
 
 
 def test_each_cell_is_planned_once_and_the_first_backend_comes_whole_before_the_others(script: ModuleType) -> None:
     groups = list(script.groups_of(nets(script), script.BATCHES, ("onnxruntime", "openvino"), (1, 2)))
     cells = [cell for group in groups for cell in group.cells]
-    assert len(cells) == len(set(cells)) == 4 * (10 + 4 + 10)
-    assert [(cell.backend, cell.threads) for cell in cells[:24]] == [("onnxruntime", 1)] * 24
-    assert {cell.batch for cell in cells[24 : 24 + 3 * 10]} == {1, 8, 64, 512}
+    assert len(cells) == len(set(cells)) == 4 * (10 + 6 + 4) + 6
+    assert [(cell.backend, cell.threads) for cell in cells[:26]] == [("onnxruntime", 1)] * 26
+    assert [cell.batch for cell in cells[20:26]] == [1, 2, 4, 8, 16, 32]
+    assert {cell.batch for cell in cells[26 : 26 + 3 * (4 + 2 + 2)]} == {1, 8, 64, 512}
     assert all(group.processes == (3 if max(cell.batch for cell in group.cells) <= 8 else 1) for group in groups)
 
 
@@ -61,7 +63,8 @@ def row(script: ModuleType, batch: int, rate: float) -> dict[str, Any]:
         "processes": 1, "p50": quantile, "p90": quantile, "p99": quantile, "device_p50": None,
         "images_per_second": rate, "images_per_second_low": rate, "images_per_second_high": rate,
         "memory_peak_bytes": 1, "memory_increment_bytes": 1, "steady": True, "disturbed": False,
-        "image_size": 224, "date": "today", "load_average": 0.0, "versions": script.engines(),
+        "image_size": 224, "date": "today", "load_average": 0.0, "group": "light, batch 1 to 8",
+        "group_seconds": 90.0, "versions": script.engines(),
     }  # fmt: skip
 
 
@@ -95,6 +98,7 @@ def test_the_results_hold_every_cell_its_curve_and_what_was_left_out(
     content = json.loads(path.read_text())
     assert path.name == "tuning_seven_latency.json"
     assert content["claims"] == []
+    assert content["conditions"]["wall_minutes"] == {"onnxruntime, 1 thread(s)": 1.5}
     details = content["details"]
     assert details["cells"] == rows
     assert [curve["saturation_batch"] for curve in details["curves"]] == [1]

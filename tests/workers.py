@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
+import subprocess
+import time
+from pathlib import Path
+
 import psutil
 
 
@@ -9,3 +15,39 @@ def workers_of(pid: int) -> list[psutil.Process]:
     """Return the spawned workers below a process, the resource tracker left out."""
     children = psutil.Process(pid).children(recursive=True)
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def epochs_in(out: Path) -> int:
+    """Return how many epochs all runs below a folder have finished so far."""
+    return sum(file.read_bytes().count(b"\n") for file in out.rglob("history.jsonl"))
+
+
+def seconds_of_an_epoch(out: Path) -> float:
+    """Return the mean over all runs below a folder so far; half a second before there is one."""
+    runs = [file.read_text("utf-8").splitlines() for file in out.rglob("history.jsonl")]
+    spent = sum(json.loads(rows[-1])["train_seconds"] for rows in runs if rows)
+    return spent / sum(map(len, runs)) if spent else 0.5
+
+
+def wait_for_a_moment(process: subprocess.Popen[bytes], out: Path, draw: random.Random) -> None:
+    """Wait until a command has finished up to two epochs more, and then for a part of the next.
+
+    A random number of epochs, and not of seconds, so that ten of these end before the study does on any machine.
+    """
+    wanted, until = epochs_in(out) + draw.randint(0, 2), time.monotonic() + 600
+    while epochs_in(out) < wanted:
+        assert process.poll() is None, (
+            f"it ended with {process.returncode} before it was disturbed as often as it should"
+        )
+        assert time.monotonic() < until, "no epoch in 600 s"
+        time.sleep(0.02)
+    time.sleep(draw.random() * seconds_of_an_epoch(out))
+
+
+def a_worker_of(process: subprocess.Popen[bytes], draw: random.Random) -> psutil.Process:
+    """Return one of its workers, as soon as there is one."""
+    until = time.monotonic() + 120
+    while not (found := workers_of(process.pid)):
+        assert time.monotonic() < until, "no worker in 120 s"
+        time.sleep(0.05)
+    return draw.choice(found)

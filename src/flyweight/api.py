@@ -51,6 +51,7 @@ __all__ = [
     "audit",
     "compare",
     "compress",
+    "convert",
     "export",
     "fit",
     "load_data",
@@ -132,6 +133,41 @@ def compress(
     raise AssertionError("a chain ends with Compressed")
 
 
+def convert(
+    bundle: Bundle | Path | str,
+    to: str,
+    out: Path | str,
+    *,
+    precision: str | None = None,
+    data: Dataset | None = None,
+    run: Path | str | None = None,
+    default: bool = False,
+) -> Bundle:
+    """Return the bundle written at `out` with one more variant: another format or precision of its float file.
+
+    Args:
+        to: A format of docs/formats.md.
+        precision: The format's usual one without.
+        data: What the bundle was trained on: to calibrate on, and to compare the files on; the test part stays sealed.
+        run: Folder of the run, where the bundle ships no training weights and the format is written from torch.
+        default: Make it the variant that is used when none is named.
+
+    Raises:
+        OrderError: `bundle` is the folder of a run.
+        ExportError: The format cannot express the network, or the file disagrees with the float one.
+        MissingExtraError: The format's packages are not installed.
+        OutputError: `out` cannot be written.
+    """
+    from flyweight.export.convert import convert as run_convert
+    from flyweight.export.convert import open_bundle
+    from flyweight.export.images import real_images
+
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(Path(bundle))
+    images = None if data is None else real_images(opened, data)
+    where = None if run is None else Path(run)
+    return run_convert(opened, to, Path(out), precision=precision, images=images, run=where, default=default).bundle
+
+
 def predict(
     bundle: Bundle | Path | str, sources: Iterable[Path | bytes], *, top_k: int = 5, threads: int = 1
 ) -> Iterator[Prediction]:
@@ -171,7 +207,7 @@ def tune(
     *,
     recipe: str = "default",
     settings: Sequence[str] = (),
-    space: str = "training",
+    space: str | None = None,
     trials: int = 40,
     minutes: float | None = None,
     margin: float | None = None,
@@ -191,7 +227,7 @@ def tune(
         data: A source as `load_data` takes it.
         recipe: Shipped recipe or file that is changed; its epochs are the full training.
         settings: Changes to the recipe, such as "epochs=20".
-        space: Shipped search space or YAML file.
+        space: Shipped search space or YAML file; None: that of the network's family.
         trials: Most trials.
         minutes: Begin no trial after so many.
         margin: Stop when a gain of this share (0 to 1) of the images has become unlikely.

@@ -7,10 +7,12 @@ FlyweightError          exit 1: the user can act
 ├── TrainingError       NaN loss, out of memory at the smallest batch
 ├── BudgetError         a limit that cannot be read, or that nothing meets
 ├── DeviceError         an unknown device, or one without measurements
-├── CompressError       a compression step that does not fit, or comes in the wrong order
+├── CompressError       a compression step that is unknown or cannot be done
 ├── ExportError         an export that disagrees with the trained model
 ├── BundleError         a damaged, changed, newer or foreign bundle
+├── OrderError          two stages in the wrong order
 ├── OutputError         nowhere to write, disk full
+├── ServeError          a request the HTTP API does not take, or an address it cannot listen on
 └── MissingExtraError   an optional package is not installed
 FlyweightBug            exit 70: ours
 """
@@ -88,7 +90,7 @@ class DeviceError(FlyweightError):
 
 
 class CompressError(FlyweightError):
-    """A compression step is unknown, cannot be done to this network or file, or comes in the wrong order."""
+    """A compression step is unknown, or cannot be done to this network or file."""
 
     code = "compress"
 
@@ -105,10 +107,33 @@ class BundleError(FlyweightError):
     code = "bundle"
 
 
+class OrderError(FlyweightError):
+    """A stage was given what belongs before or after another stage."""
+
+    code = "order"
+
+
 class OutputError(FlyweightError):
     """A result cannot be written."""
 
     code = "output"
+
+
+class ServeError(FlyweightError):
+    """A request is not one the HTTP API takes now, or it cannot listen where it should.
+
+    Args:
+        status: Of the answer.
+        retry_after: Seconds after which the same request may be taken; None where it never will be.
+    """
+
+    code = "serve"
+
+    def __init__(
+        self, what: str, *, do: str, more: str | None = None, status: int = 400, retry_after: int | None = None
+    ) -> None:
+        super().__init__(what, do=do, more=more)
+        self.status, self.retry_after = status, retry_after
 
 
 class MissingExtraError(FlyweightError):

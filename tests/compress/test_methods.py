@@ -15,7 +15,7 @@ from flyweight.compress.prune import Prune, prune
 from flyweight.compress.qat import layers_kept
 from flyweight.compress.step import parse_step, read_options
 from flyweight.data.dataset import Dataset
-from flyweight.errors import CompressError
+from flyweight.errors import CompressError, OrderError
 from flyweight.export.onnx import to_onnx
 from flyweight.export.parity import file_logits, torch_logits
 from flyweight.models.cost import count
@@ -111,7 +111,7 @@ def test_the_wrong_order_of_two_methods_is_a_typed_error(
     first: str, second: str, trained: Trained, context: Context
 ) -> None:
     made = apply(first, trained, context)
-    with pytest.raises(CompressError, match="comes before"):
+    with pytest.raises(OrderError, match="comes before"):
         apply(second, made, context)
 
 

@@ -19,7 +19,7 @@ from flyweight.measure.budget import duration_ms
 from flyweight.measure.engines import agreement
 from flyweight.measure.sweep import sweep
 from flyweight.measure.table import Sweep
-from flyweight.runtime.backends import ENGINES
+from flyweight.runtime.backends import engines_of
 from flyweight.runtime.hashes import write_sums
 
 
@@ -44,7 +44,7 @@ def write_fixed(folder: Path, batch: int) -> Path:
 
 def test_every_backend_and_batch_has_its_row(swept: Sweep) -> None:
     assert [(row.backend, row.batch) for row in swept.batches] == [
-        (name, batch) for name in ENGINES for batch in (1, 2, 4)
+        (name, batch) for name in engines_of() for batch in (1, 2, 4)
     ]
     for row in swept.batches:
         assert (row.model, row.precision, row.threads, row.processes) == ("fp32", "fp32", 1, 1)
@@ -57,7 +57,7 @@ def test_every_backend_and_batch_has_its_row(swept: Sweep) -> None:
 
 
 def test_every_curve_has_its_saturation(swept: Sweep) -> None:
-    assert [curve.backend for curve in swept.curves] == list(ENGINES)
+    assert [curve.backend for curve in swept.curves] == list(engines_of())
     assert {curve.saturation_batch for curve in swept.curves} <= {1, 2, 4}
     assert all((curve.knee_batch is None) == (curve.reason is not None) for curve in swept.curves)
 

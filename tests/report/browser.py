@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -73,16 +74,42 @@ class Browser:
 
     def open(self, page: Path, width: int, *, dark: bool = False) -> None:
         """Show a file in a window of this width and wait until its plots are drawn."""
+        self.visit(page.resolve().as_uri(), width, dark=dark)
+
+    def visit(self, address: str, width: int, *, dark: bool = False, phone: bool = False) -> None:
+        """Show an address and wait until its page says that it is drawn."""
         self.events.clear()
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=phone)
+        self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=address)
         deadline = time.monotonic() + 60
         while self.run("document.readyState === 'complete' && document.documentElement.dataset.drawn") in (None, False):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"plots not drawn after 60 s; events: {self.problems()}")
             time.sleep(0.05)
+
+    def choose(self, selector: str, files: Sequence[Path]) -> None:
+        """Choose files in the page's own file input."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path.resolve()) for path in files])
+
+    def drop(self, files: Sequence[Path], x: int, y: int) -> None:
+        """Drag files over a place of the window and let them fall."""
+        data = {"items": [], "files": [str(path.resolve()) for path in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def wait(self, script: str, seconds: float = 60) -> Any:
+        """Return the value of an expression once it is true."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not true after {seconds:.0f} s: {script}; {self.problems()}")
+            time.sleep(0.05)
+        return value
 
     def run(self, script: str) -> Any:
         """Return the value of a JavaScript expression."""

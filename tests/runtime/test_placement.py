@@ -9,7 +9,7 @@ import pytest
 from tests.runtime.tiny_bundle import model
 
 from flyweight.errors import BundleError, MissingExtraError
-from flyweight.runtime.backends import CUDA, CUDA_PROVIDER, ENGINES, available, load_backend
+from flyweight.runtime.backends import CUDA, CUDA_PROVIDER, available, engines_of, load_backend
 from flyweight.runtime.placement import CPU_PROVIDER, placed_by_onnxruntime, placement
 
 OPS = ["Cast", "Mul", "Conv", "Flatten"]
@@ -45,7 +45,7 @@ def test_nodes_that_fall_back_to_another_provider_are_found_one_by_one(file: Pat
     assert str(found).startswith("4 of 4 nodes are not on AzureExecutionProvider: 1 Cast on CPUExecutionProvider")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", engines_of())
 def test_a_file_that_is_no_model_is_refused_by_name(engine: str, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")
     with pytest.raises(BundleError, match=r"bad\.onnx"):
@@ -64,7 +64,7 @@ def test_a_backend_that_does_not_say_is_refused(file: Path) -> None:
 
 @no_cuda
 def test_cuda_is_offered_only_where_it_is() -> None:
-    assert available() == ENGINES
+    assert available() == engines_of()
 
 
 @no_cuda

@@ -208,8 +208,9 @@ def test_crop_takes_the_centred_square() -> None:
     assert (fit_image(wide.transpose(1, 0, 2), Preprocess(20)) == 255).all()
 
 
-def test_stretch_is_pillows_resize_of_the_whole_picture() -> None:
-    expected = np.asarray(Image.fromarray(COLOUR).resize((9, 9), Image.Resampling.BICUBIC))
+def test_stretch_is_pillows_resize_of_the_whole_picture_horizontally_first() -> None:
+    across = Image.fromarray(COLOUR).resize((9, COLOUR.shape[0]), Image.Resampling.BICUBIC)
+    expected = np.asarray(across.resize((9, 9), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(fit_image(COLOUR, Preprocess(9, resize="stretch", interpolation="bicubic")), expected)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -31,6 +32,9 @@ class Clock:
         self.now_ns = 0
 
     def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def process_time_ns(self) -> int:
         return self.now_ns
 
     def perf_counter(self) -> float:
@@ -94,6 +98,20 @@ def test_warming_up_waits_until_the_runs_are_steady(clock: Clock) -> None:
 def test_warming_up_gives_up_and_says_so(clock: Clock) -> None:
     count = iter(range(10**9))
     assert warm_up(lambda: clock.wait(0.05 * 1.03 ** next(count)), 0.5)[1] is False
+
+
+def test_throughput_is_all_images_over_all_the_time_slow_runs_included(clock: Clock) -> None:
+    waits = itertools.chain(
+        [1.0] * 10 * timing.WINDOWS, itertools.cycle([1.0, 1.0, 7.0])
+    )  # steady while it warms up, then it is not
+
+    def run(images: np.ndarray) -> np.ndarray:
+        clock.wait(next(waits))
+        return images
+
+    effort = Effort(samples=30, enough=30, soft_seconds=9.0, hard_seconds=9.0, warmup_seconds=1.0)
+    (row,) = timing._throughputs(run, np.zeros((4, 1), np.uint8), Spec("x", batches=(8,), effort=effort))
+    assert row == {"batch": 8, "images_per_second": pytest.approx(8 / 0.003), "n": 30}  # the median run: 8 / 0.001
 
 
 def test_a_file_that_is_no_model_is_an_error_from_the_fresh_process(tmp_path: Path) -> None:

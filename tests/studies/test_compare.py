@@ -341,3 +341,10 @@ def test_files_are_ranked_on_every_machine_that_timed_them() -> None:
         ("there", "onnxruntime", "b < c < a"),
     ]
     assert device_rankings(None, {"sample": ["a"]}) == ()
+
+
+def test_data_that_is_not_there_does_not_take_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run(["compare", str(tmp_path / "none"), "--models", "tiny_cnn_4,tiny_cnn_8", "--out", str(out)]) == 1
+    assert "none" in capsys.readouterr().err
+    assert not out.exists()

@@ -13,6 +13,7 @@ def test_tune_returns_what_the_page_says_and_goes_on_when_called_again(tmp_path:
     def search(trials: int) -> list[float | None]:
         facts = tune("sample", tmp_path, recipe="smoke", settings=SHORT, trials=trials, stop="none", sampler="random")
         assert facts.best is not None
+        assert facts.conditions.details["search space"] == "plain"
         assert load_recipe(str(tmp_path / facts.recipe)).epochs == 2
         return [trial.score for trial in facts.trials]
 

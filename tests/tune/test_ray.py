@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.workers import epochs_in
+
+from flyweight.tune.store import Owner
 
 SPACE = {
     "params": [{"key": "optim.lr", "low": 0.003, "high": 1.0, "log": True, "likely": 0.1}],
@@ -39,23 +46,40 @@ cluster.shutdown()
     process.communicate(timeout=60)
 
 
-def search(out: Path, *more: str, address: str | None = None, trials: int = 4) -> list[dict[str, Any]]:
-    """Run a search; return its trials without their clocks."""
+def command(out: Path, *more: str, trials: int = 4) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "space.yaml").write_text(yaml.safe_dump(SPACE))
     sets = [word for one in ("epochs=3", "data.image_size=12", "data.train_fraction=0.3") for word in ("--set", one)]
     words = ["tune", "sample", "--recipe", "smoke", *sets, "--space", "space.yaml", "--rungs", "2"]
     words += ["--trials", str(trials), "--sampler", "qmc", "--out", "out", "--json", *more]
-    environment = {**os.environ, **({"RAY_ADDRESS": address} if address else {})}
-    done = subprocess.run(
-        [sys.executable, "-m", "flyweight", *words], cwd=out, env=environment, capture_output=True, text=True
-    )
+    return [sys.executable, "-m", "flyweight", *words]
+
+
+def environment(address: str | None) -> dict[str, str]:
+    return {**os.environ, **({"RAY_ADDRESS": address} if address else {})}
+
+
+def search(out: Path, *more: str, address: str | None = None, trials: int = 4) -> list[dict[str, Any]]:
+    """Run a search; return its trials without their clocks."""
+    words = command(out, *more, trials=trials)
+    done = subprocess.run(words, cwd=out, env=environment(address), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)["trials"]
+    return without_clocks(done.stdout)
+
+
+def without_clocks(report: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(report)["trials"]
     for trial in found:
         for result in trial["results"]:
             del result["seconds"], result["done"]
     return found
+
+
+def training(out: Path) -> list[Owner]:
+    """Return the workers that train something now, as the database of the study has them."""
+    with contextlib.closing(sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True, timeout=60)) as database:
+        rows = database.execute("SELECT owner FROM flyweight_claims WHERE work LIKE '%/%'").fetchall()
+    return [owner for owner in (Owner.parse(row[0]) for row in rows) if not owner.gone]
 
 
 @pytest.mark.slow
@@ -66,6 +90,30 @@ def test_two_nodes_end_with_the_trials_of_local_workers(cluster: str, tmp_path: 
     assert spread == here
     assert search(tmp_path / "ray", "--engine", "ray", "--jobs", "2", address=cluster) == spread  # it goes on: nothing
     assert search(tmp_path / "ray", "--jobs", "1") == spread  # and with another engine
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_workers_of_the_cluster_that_are_killed_lose_and_double_nothing_and_are_counted(
+    cluster: str, tmp_path: Path
+) -> None:
+    out, more = tmp_path / "ray", ("--set", "epochs=12", "--engine", "ray", "--jobs", "2")
+    words = command(out, *more)
+    with (tmp_path / "said").open("w") as said, (tmp_path / "error").open("w") as error:
+        process = subprocess.Popen(words, cwd=out, env=environment(cluster), stdout=said, stderr=error)
+    for kills in range(2):
+        until = time.monotonic() + 300
+        while epochs_in(out) < 1 + 4 * kills or not training(out / "out"):
+            assert process.poll() is None, (tmp_path / "error").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.kill(training(out / "out")[0].pid, signal.SIGKILL)
+    assert process.wait(900) == 0, (tmp_path / "error").read_text()
+    killed = without_clocks((tmp_path / "said").read_text())
+    assert sum(trial.pop("deaths") for trial in killed) == 2
+    here = search(tmp_path / "local", "--set", "epochs=12", "--jobs", "1")
+    assert [trial.pop("deaths") for trial in here] == [0] * 4
+    assert killed == here
 
 
 @pytest.mark.slow

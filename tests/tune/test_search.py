@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from flyweight.cli import run
@@ -17,6 +19,7 @@ from flyweight.report.tuning import TuningFacts
 from flyweight.train.recipe import load_recipe
 from flyweight.train.run import train_and_wait
 from flyweight.tune.search import Source
+from flyweight.tune.stop import LEAST_TRIALS
 
 PARAMS = (
     {"key": "optim.lr", "low": 0.001, "high": 1.0, "log": True, "likely": 0.1},
@@ -203,6 +206,24 @@ def test_a_search_of_other_data_or_another_recipe_does_not_go_on_in_its_folder(
     assert "was begun with another data" in capsys.readouterr().err
 
 
+def test_a_search_does_not_go_on_with_other_code_or_libraries(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(command(data, out, "--trials", "1", "--stop", "none")) == 0
+    with contextlib.closing(sqlite3.connect(out / "study.db")) as database, database:
+        (facts,) = database.execute("select value_json from study_user_attributes where key = 'flyweight'").fetchone()
+        begun = {**json.loads(facts), "code of flyweight.train": "0123456789abcdef", "version of torch": "1.0"}
+        database.execute(
+            "update study_user_attributes set value_json = ? where key = 'flyweight'", (json.dumps(begun),)
+        )
+    assert run(command(data, out, "--trials", "1", "--stop", "none")) == 1
+    error = capsys.readouterr().err
+    assert "begun with another code of flyweight.train, version of torch" in error
+    assert f"version of torch: 1.0 there, {torch.__version__.partition('+')[0]}" in error
+    assert "do: " in error
+
+
 def test_the_report_is_printed_as_json(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command(data, tmp_path / "out", "--trials", "1", "--stop", "none", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "tuning"
@@ -211,6 +232,29 @@ def test_the_report_is_printed_as_json(data: Path, tmp_path: Path, capsys: pytes
 def test_a_search_space_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "--show-space", "training"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "training"
+
+
+def test_a_search_ends_by_itself_when_a_gain_of_the_margin_has_become_unlikely(data: Path, tmp_path: Path) -> None:
+    more = [
+        "--trials",
+        "60",
+        "--stop",
+        "none",
+        "--sampler",
+        "random",
+        "--set",
+        "epochs=1",
+        "--set",
+        "data.train_fraction=0.2",
+    ]
+    assert run(command(data, tmp_path / "out", *more, "--margin", "90")) == 0
+    facts = facts_in(tmp_path / "out")
+    assert LEAST_TRIALS <= len(facts.trials) < 60
+    assert facts.ended == "Ended: a gain of 90 points has become unlikely, or the space is searched."
+    assert facts.recipe
+    before = outcome(tmp_path / "out")
+    assert run(command(data, tmp_path / "out", *more, "--margin", "90")) == 0
+    assert outcome(tmp_path / "out") == before
 
 
 def test_a_combination_that_cannot_be_built_fails_alone(data: Path, tmp_path: Path) -> None:

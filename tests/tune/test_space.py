@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flyweight.errors import RecipeError
+from flyweight.models.zoo import ZOO
 from flyweight.train.recipe import Recipe, load_recipe
-from flyweight.tune.space import Param, Space, load_space, shipped_spaces
+from flyweight.tune.space import Param, Space, load_space, shipped_spaces, space_for
 
 RATE = {"key": "optim.lr", "low": 0.001, "high": 0.1, "log": True}
 NAME = {"key": "optim.name", "choices": ["sgd", "adamw"]}
@@ -22,6 +23,33 @@ def test_every_shipped_space_makes_recipes_at_all_its_ends(name: str) -> None:
     space.check(load_recipe("default"))
     assert space.name == name
     assert all(param.likely is None or param.holds(param.likely) for param in space.params)
+
+
+def test_every_network_of_the_zoo_has_one_space_of_its_family_with_sources_and_conditions() -> None:
+    spaces = [load_space(name) for name in shipped_spaces()]
+    named = [family for space in spaces for family in space.families]
+    assert sorted(named) == sorted({entry.family for entry in ZOO.values()})
+    for space in spaces:
+        if space.families:
+            assert "arXiv:" in space.source
+            assert any(param.when for param in space.params)
+            assert all(param.likely is not None for param in space.params)
+
+
+@pytest.mark.parametrize(
+    ("network", "space"),
+    [
+        ("tiny_resnet8_16", "plain"),
+        ("repvgg_a2", "plain"),
+        ("mobilenetv3_large_100", "mobile"),
+        ("efficientnetv2_s", "mobile"),
+        ("mobilevitv2_050", "transformer"),
+        ("convnext_tiny", "transformer"),
+        ("timm:resnet50", "training"),
+    ],
+)
+def test_the_space_is_the_networks_where_none_is_named(network: str, space: str) -> None:
+    assert space_for(network) == space
 
 
 def test_a_value_and_its_place_are_inverse_and_log_places_are_equal_ratios() -> None:

@@ -10,7 +10,7 @@ import pytest
 from flyweight.errors import RecipeError
 from flyweight.tune.space import Space, Value, keys_of
 from flyweight.tune.stop import unlikely_to_improve
-from flyweight.tune.suggest import SAMPLERS, STARTUP, Seen, directions_of, expected_at_full, suggest
+from flyweight.tune.suggest import SAMPLERS, STARTUP, Seen, directions_of, expected_at_full, leaders, suggest
 
 CONDITIONAL = Space.model_validate({
     "params": [
@@ -134,6 +134,12 @@ def test_a_short_training_counts_as_what_it_would_have_reached() -> None:
     assert expected_at_full([{0: 0.5}], 2) == [0.5]
 
 
+def test_the_best_so_far_is_expected_of_trials_that_came_as_far_as_the_rung_before_the_full_one() -> None:
+    scores = [{0: 0.3, 1: 0.5, 2: 0.6}, {0: 0.4, 1: 0.45}, {0: 0.35, 1: 0.65}, {0: 0.9}, {}]
+    assert leaders(scores, 2) == [2, 0, 1]
+    assert leaders([{0: 0.5}, {}, {0: 0.7}], 0) == [2, 0]
+
+
 def test_a_search_ends_where_a_gain_has_become_unlikely_and_not_before() -> None:
     def seen(count: int, noise: float) -> list[Seen]:
         points = [((i * 7 % count) / count, (i * 3 % count) / count) for i in range(count)]
@@ -142,6 +148,28 @@ def test_a_search_ends_where_a_gain_has_become_unlikely_and_not_before() -> None
     assert not unlikely_to_improve(PLANE, seen(10, 0.001), 0.5)  # too few to say
     assert unlikely_to_improve(PLANE, seen(40, 0.01), 0.5)
     assert not unlikely_to_improve(PLANE, seen(24, 0.8), 0.0001)
+
+
+def test_a_conditional_value_that_still_gains_keeps_the_search_going() -> None:
+    """Both optimizers are alike, and all that is to gain lies in the upper half of one's rates, not yet tried."""
+
+    def seen(gain: float) -> list[Seen]:
+        found: list[Seen] = []
+        for number in range(36):
+            name, place = ("sgd", "adamw")[number % 2], (number * 7 % 36) / 36
+            sgd = name == "sgd"
+            lr = 0.01 * 10 ** (place if sgd else 2 * place - 2)  # sgd: the lower half of its range alone
+            score = 0.7 + (gain * place if sgd else 0.0) + 0.0003 * (number % 3)
+            values: dict[str, Value] = {
+                "optim.name": name,
+                f"optim.lr (optim.name={name})": lr,
+                "epochs": 1 + number % 9,
+            }
+            found.append(Seen(values, (score,)))
+        return found
+
+    assert unlikely_to_improve(CONDITIONAL, seen(0.0), 0.02)
+    assert not unlikely_to_improve(CONDITIONAL, seen(0.1), 0.02)
 
 
 def test_an_unknown_sampler_and_a_grid_over_a_range_are_refused() -> None:

@@ -22,7 +22,9 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder of the result; the same command continues it.")] = Path("runs/fit"),
     minutes: Annotated[float, typer.Option(help="Time for training.", min=0.1)] = 10.0,
     maximize: Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, macro_f1 or min_recall.")] = None,
-    device: Annotated[str, typer.Option(help="The device the limits belong to (flyweight device list).")] = "host",
+    device: Annotated[
+        str | None, typer.Option(help="The device that the limits are for (flyweight device list); host without.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Of the measured inference.", min=1)] = 1,
     models: Annotated[list[str] | None, typer.Option(help="Networks to try (repeat); default: a selection.")] = None,
     sizes: Annotated[list[int] | None, typer.Option(help="Image sizes in px (repeat); default: two.")] = None,
@@ -121,7 +123,7 @@ def _end(fitted: Any, request: Any, *, as_json: bool) -> None:
         }
         print(json.dumps(facts))
         return
-    for line in summary(fitted.pick, fitted.test, request.threads):
+    for line in summary(fitted.pick, fitted.test, request.threads, request.budget.device):
         print(line)
     print(f"bundle    {fitted.bundle.path}\nreport    {fitted.report}")
     print(f"next      flyweight predict {fitted.bundle.path} YOUR_PHOTO.jpg")

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def tune(
     data: Annotated[str, typer.Argument(help="Folder, CSV, archive, cifar10:DIR, sample, ...")] = "",
     recipe: Annotated[str, typer.Option(help="What is changed; its epochs are the full training.")] = "default",
-    space: Annotated[str, typer.Option(help="What may change: a shipped search space or a YAML file.")] = "training",
+    space: Annotated[
+        str | None,
+        typer.Option(help="What may change: a shipped search space or a YAML file; default: by the recipe's network."),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change the recipe, e.g. epochs=20.")] = None,
     trials: Annotated[int, typer.Option(help="Most trials.", min=1)] = 40,
     minutes: Annotated[float | None, typer.Option(help="Begin no trial after so many minutes.", min=0.0)] = None,
@@ -103,6 +106,13 @@ def tune(
         _print(facts, search, data)
 
 
+def _more(facts: TuningFacts) -> str:
+    best = facts.trial(facts.best or 0)
+    if best.status == "finished" or facts.best_expected is None:
+        return ""
+    return f" after {best.results[-1].images:,} image passes; {100 * facts.best_expected:.2f} % expected at full length"
+
+
 def need_tune_extra() -> None:
     """Raise MissingExtraError where Optuna is not installed."""
     from importlib.util import find_spec
@@ -117,11 +127,15 @@ def _print(facts: TuningFacts, search: Search, data: str) -> None:
     print(f"\n{facts.ended}")
     share = facts.image_passes / facts.full_passes
     print(f"{len(facts.trials)} trials, {facts.image_passes:,} image passes ({share:.1f} full trainings)")
+    if deaths := sum(trial.deaths for trial in facts.trials):
+        print(f"{deaths} worker{'s' * (deaths > 1)} died; what they were at went on from its last checkpoint")
     if facts.best is None:
-        print("nothing was trained in full: give it more minutes")
+        print("no trial came as far as the rung before the full one: give it more minutes")
         return
     best = facts.trial(facts.best)
-    print(f"best: trial {best.number}, {facts.objectives[0]} {100 * (best.score or 0):.2f} % on validation")
+    print(
+        f"best: trial {best.number}, {facts.objectives[0]} {100 * (best.score or 0):.2f} % on validation{_more(facts)}"
+    )
     for key, value in best.values.items():
         print(f"  {key:28} {value:.4g}" if isinstance(value, float) else f"  {key:28} {value}")
     for choice in facts.choices:

@@ -1,7 +1,7 @@
 """Make a classifier smaller and faster, and prove that it is no worse.
 
 Two ordered families. What changes a trained network (here, `Trained -> Trained`) can be chained in any order; then what
-changes the file of a bundle (`compress.files`, `Bundle -> Bundle`) adds a variant. The wrong order is a CompressError.
+changes the file of a bundle (`compress.files`, `Bundle -> Bundle`) adds a variant. The wrong order is an OrderError.
 `chain.compress` runs a chain and ends with a trial (`measure.trial`): ship, or do not ship, because …
 """
 

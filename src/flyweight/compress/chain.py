@@ -19,7 +19,7 @@ from flyweight.compress.files.variant import Conditions, try_file
 from flyweight.compress.step import Step, parse_step, read_options, unknown_method
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import open_test
-from flyweight.errors import CompressError
+from flyweight.errors import CompressError, OrderError
 from flyweight.export import export
 from flyweight.export.bundle import copy_bundle
 from flyweight.export.trained import TRAINING
@@ -101,7 +101,8 @@ def compress(
         progress: Called with (done, total) of what is timed.
 
     Raises:
-        CompressError: A step is unknown or in the wrong place, or cannot be done to this network or file.
+        CompressError: A step is unknown, or cannot be done to this network or file.
+        OrderError: A step is in the wrong place.
         ExportError: A file disagrees with its network.
         DataError, ModelError, TrainingError, OutputError: As training and export.
     """
@@ -138,7 +139,8 @@ def in_order(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
     """Return the steps that change the network and those that change its file, with all options checked.
 
     Raises:
-        CompressError: There is none, one is unknown, or one of the first kind comes after one of the second.
+        CompressError: There is none, or one is unknown.
+        OrderError: One of the first kind comes after one of the second.
     """
     if not steps:
         raise CompressError("no step was given", do=f"give e.g. --step int8; known: {', '.join([*METHODS, *FILES])}")
@@ -148,7 +150,7 @@ def in_order(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
         if step.method in METHODS:
             read_options(step, METHODS[step.method].options)
             if files:
-                raise CompressError(
+                raise OrderError(
                     f"{step.method} changes the network and comes after {files[0].method}, which changes its file",
                     do=f"put {step.method} before {files[0].method}",
                 )
@@ -246,7 +248,7 @@ def _run_of(request: Request) -> Path:
     carried = request.source / TRAINING
     if (carried / FACTS).exists():
         return carried
-    raise CompressError(
+    raise OrderError(
         f"{str(request.source)!r} is no finished run, nor a bundle that carries its training weights; "
         f"{request.steps[0].method} changes a network",
         do="give the folder of the run (flyweight train … --out RUN), or only steps that change files: "

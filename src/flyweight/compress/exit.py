@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flyweight.compress.context import Context, Progressing, Said
 from flyweight.compress.step import Options
 from flyweight.data.cache import build_fixed
-from flyweight.errors import CompressError
+from flyweight.errors import CompressError, OrderError
 from flyweight.models.architecture import Architecture
 from flyweight.models.exits import NEVER, Cut, EarlyExit, cuts
 from flyweight.train.linear_probe import fit_linear
@@ -48,7 +48,8 @@ def early_exit(trained: Trained, context: Context, options: Exit) -> Progressing
     """Return the run, folded, with an early head.
 
     Raises:
-        CompressError: It is on int8 levels or has an early head already, or has no place for one.
+        CompressError: It has no place for one.
+        OrderError: It is on int8 levels, or has an early head already.
         ModelError: The network cannot be traced.
     """
     network, architecture, cut = with_exit(trained, options)
@@ -77,7 +78,7 @@ def with_exit(trained: Trained, options: Exit) -> tuple[EarlyExit, Architecture,
     before = trained.architecture
     late = [step["op"] for step in before.surgery if step["op"] in {"quantize", "exit", "mirror", "dual"}]
     if late:
-        raise CompressError(
+        raise OrderError(
             f"exit cuts a single float network, and {before.name!r} has been through {late[0]}",
             do="put exit on the run as it was before",
         )

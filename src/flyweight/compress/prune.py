@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from flyweight.compress.context import Context, Progressing, Said
 from flyweight.compress.step import Options
-from flyweight.errors import CompressError, MissingExtraError
+from flyweight.errors import CompressError, MissingExtraError, OrderError
 from flyweight.export.onnx import to_onnx
 from flyweight.measure.budget import Budget
 from flyweight.measure.speed import time_models
@@ -86,7 +86,8 @@ def prune(trained: Trained, context: Context, options: Prune) -> Progressing:
     """Return the run with the fewest channels taken out that meets the target; train it after (finetune, distill).
 
     Raises:
-        CompressError: It is on int8 levels, has early exits, cannot be traced, or the target is out of reach.
+        CompressError: It cannot be traced, or the target is out of reach.
+        OrderError: It is on int8 levels, or has early exits.
         MissingExtraError: torch-pruning is not installed.
     """
     refuse(trained.architecture)
@@ -110,10 +111,10 @@ def prune(trained: Trained, context: Context, options: Prune) -> Progressing:
 
 
 def refuse(architecture: Architecture) -> None:
-    """Raise CompressError for a network whose channels cannot be taken out any more."""
+    """Raise OrderError for a network whose channels cannot be taken out any more."""
     late = [step["op"] for step in architecture.surgery if step["op"] in {"quantize", "exit", "mirror", "dual"}]
     if late:
-        raise CompressError(
+        raise OrderError(
             f"prune comes before {late[0]}: the channels of {architecture.name!r} are tied to it now",
             do="put prune earlier in the chain, on the run as it was before",
         )

@@ -10,7 +10,7 @@ from torch import nn
 from flyweight.compress.context import Context, Progressing
 from flyweight.compress.retrain import continued, retrain
 from flyweight.compress.step import Options
-from flyweight.errors import CompressError
+from flyweight.errors import OrderError
 from flyweight.train.recipe import DistillPart
 from flyweight.train.trained import Trained
 
@@ -39,13 +39,13 @@ def qat(trained: Trained, context: Context, options: Qat) -> Progressing:
     """Return the run on int8 levels, trained there, with the run before compression as its teacher.
 
     Raises:
-        CompressError: It is on int8 levels already, or has early exits.
+        OrderError: It is on int8 levels already, or has early exits.
         ModelError: The network cannot be traced, or a layer to keep does not exist.
     """
     before = trained.architecture
     done = [step["op"] for step in before.surgery if step["op"] in {"quantize", "exit", "mirror"}]
     if done:
-        raise CompressError(
+        raise OrderError(
             f"qat comes before {done[0]}, which {before.name!r} has been through",
             do="train it further with finetune, or put qat earlier in the chain",
         )

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image
 
 from flyweight.data.cache_folder import cache_root, filling, lease_folder, sized_file, write_at
 from flyweight.data.dataset import Dataset
 from flyweight.data.decoding import Pixels, Progress, UnreadableImages, decode_chunks
 from flyweight.files import Lease, write_json
 from flyweight.runtime.preprocess import Preprocess, Source, decode, load
+from flyweight.runtime.resize import resize
 
 __all__ = ["FixedStore", "RaggedStore", "UnreadableImages", "build_fixed", "build_ragged", "cache_root"]
 
-FORMAT = 2
+FORMAT = 3
 _COMMIT_BYTES = 8 << 20  # of pixels between two waits for the disk
 _RECORD = 4  # int64 of a ragged image: offset, height, width, 1; 32 bytes never straddle a disk sector
 
@@ -243,16 +243,12 @@ def _fill_ragged(
 
 def shrink(image: Pixels, short_side: int) -> Pixels:
     """Return (H, W, C) with the short side brought down to `short_side` px, antialiased; smaller ones as they are."""
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     if min(height, width) <= short_side:
         return image
     ratio = short_side / min(height, width)
     size = (max(short_side, round(width * ratio)), max(short_side, round(height * ratio)))
-    if channels == 3:
-        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR))
-    # Channel by channel: Pillow would weigh the colours of four channels by the fourth.
-    planes = [Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(channels)]
-    return np.stack([np.asarray(plane.resize(size, Image.Resampling.BILINEAR)) for plane in planes], axis=2)
+    return resize(image, size, "bilinear")
 
 
 def _missing(filled: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from flyweight.export.card import CardFacts, VariantFacts, card
 from flyweight.export.onnx import Metadata, to_onnx
 from flyweight.export.parity import Parity, check_parity, torch_logits
 from flyweight.export.qdq import left_in_float
-from flyweight.files import output_error, replace_file, write_bytes, write_json, write_text
+from flyweight.files import output_error, write_bytes, write_json, write_text, write_zip
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
 from flyweight.models.quantize import bias_on_grid
@@ -144,11 +143,11 @@ class NewVariant:
     """A model file that was made from another variant of the bundle, ready to be added to it.
 
     Attributes:
-        files: The model file; its name is that in the bundle.
-        source: The variant that it was made from.
+        files: The model file, then those it needs beside it; their names are those in the bundle.
+        source: The variant that it was made from, whose graph is counted.
         golden: Logits (32, K) float32 that it must give on the golden images.
-        parity: How far the runtime's answers are from what was meant; its tolerance is what a device may differ by.
-        provenance: How it was made, and its trial; JSON values.
+        parity: With the source, on real images; its tolerance is what a device may differ from `golden` by.
+        provenance: How it was made.
     """
 
     name: str
@@ -163,31 +162,52 @@ class NewVariant:
 
 
 def add_file(bundle: Bundle, out: Path, new: NewVariant, *, default: bool = False) -> Bundle:
-    """Write the bundle at `out` with one more model file; a variant of that name is replaced.
+    """Write the bundle at `out` (a folder or .zip) with one more model file; a variant of that name is replaced.
 
     Args:
         default: Make it the variant that is used when none is named.
 
     Raises:
-        BundleError: There is no such source.
-        OutputError: `out` cannot be written, or is a folder of something else.
+        ExportError: The name is that of an exported variant.
+        OutputError: `out` cannot be written.
     """
+    out = Path(out)
     manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
-    own = manifest["provenance"].get("variants", {}).get(bundle.variant(new.source).name, manifest["provenance"])
-    with _replace_folder(Path(out)) as folder:
+    _drop(manifest, new.name)
+    with (_replace_zip if out.suffix == ".zip" else _replace_folder)(out) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         for file in new.files:
             shutil.copyfile(file, folder / file.name)
         golden = folder / f"golden/logits-{new.name}.npy"
         np.save(golden, new.golden.astype(np.float32), allow_pickle=False)
-        entry = _entry(folder, folder / new.files[0].name, golden, new.precision, new.parity)
-        manifest["variants"][new.name] = {**entry, "format": new.format, "backend": new.backend}
-        made = {**new.provenance, "source": new.source, "architecture": own["architecture"]}
-        manifest["provenance"].setdefault("variants", {})[new.name] = {**made, "parity": new.parity.to_json()}
+        manifest["variants"][new.name] = {
+            "file": new.files[0].name,
+            "format": new.format,
+            "precision": new.precision,
+            "backend": new.backend,
+            "tolerance": new.parity.tolerance,
+            "golden": golden.relative_to(folder).as_posix(),
+            **({"beside": [file.name for file in new.files[1:]]} if new.files[1:] else {}),
+            "source": new.source,
+            "size_bytes": sum(file.stat().st_size for file in new.files),
+            "accuracy": None,
+        }
+        own = {**new.provenance, "parity": new.parity.to_json()}
+        manifest["provenance"].setdefault("variants", {})[new.name] = own
         manifest["default"] = new.name if default else manifest["default"]
         _describe(folder, manifest)
         write_sums(folder)
-    return Bundle.open(Path(out))
+    return Bundle.open(out)
+
+
+def _drop(manifest: dict[str, Any], name: str) -> None:
+    """Forget an earlier conversion of that name."""
+    earlier = manifest["variants"].get(name)
+    if earlier is not None and earlier.get("source") is None:
+        raise ExportError(f"the bundle has an exported variant {name!r}", do="give another name with --name")
+    if any(one.get("source") == name for one in manifest["variants"].values()):
+        raise ExportError(f"other variants were made from {name!r}", do="give another name with --name")
+    manifest["variants"].pop(name, None)
 
 
 def _entry(folder: Path, file: Path, golden: Path, precision: str, parity: Parity) -> dict[str, Any]:
@@ -284,18 +304,8 @@ def _measured(accuracy: Mapping[str, Any] | Callable[[Path], Mapping[str, Any]] 
 
 def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write bundle.json and the card that says the same to people."""
-    own = manifest["provenance"].get("variants", {})
-    variants = [
-        VariantFacts(
-            name=name,
-            architecture=Architecture.from_json(own.get(name, manifest["provenance"])["architecture"]),
-            cost=count(folder / entry["file"]),
-            size_bytes=entry["size_bytes"],
-            parity=Parity(**own.get(name, manifest["provenance"])["parity"]),
-            accuracy=entry["accuracy"],
-        )
-        for name, entry in sorted(manifest["variants"].items(), key=lambda item: item[0] != manifest["default"])
-    ]
+    names = sorted(manifest["variants"], key=lambda name: bool(name != manifest["default"]))
+    variants = [_facts_of(folder, manifest, name) for name in names]
     facts = CardFacts(
         name=manifest["name"],
         classes=manifest["classes"],
@@ -306,6 +316,24 @@ def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
     )
     write_json(folder / "bundle.json", manifest)
     write_text(folder / "card.md", card(facts))
+
+
+def _facts_of(folder: Path, manifest: Mapping[str, Any], name: str) -> VariantFacts:
+    """Return what the card says of a variant; architecture and counts of a converted one are its source's."""
+    entry, own = manifest["variants"][name], manifest["provenance"].get("variants", {})
+    source = entry.get("source")
+    exported = own.get(source or name, manifest["provenance"])
+    counted = entry if source is None or entry["format"] == "onnx" else manifest["variants"][source]
+    return VariantFacts(
+        name=name,
+        architecture=Architecture.from_json(exported["architecture"]),
+        cost=count(folder / counted["file"]),
+        size_bytes=entry["size_bytes"],
+        parity=Parity(**own.get(name, manifest["provenance"])["parity"]),
+        accuracy=entry["accuracy"],
+        source=source,
+        conversion=own.get(name, {}) if source is not None else {},
+    )
 
 
 def _now() -> str:
@@ -372,9 +400,5 @@ def _replace_zip(out: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="flyweight-bundle-") as work:
         folder = Path(work)
         yield folder
-        with replace_file(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                # A fixed date: the same content gives the same archive.
-                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
-                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                archive.writestr(entry, path.read_bytes())
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        write_zip(out, ((path.relative_to(folder).as_posix(), path.read_bytes()) for path in files))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -25,6 +25,8 @@ class VariantFacts:
     Attributes:
         size_bytes: Of the model file.
         accuracy: Metric to value, None when the test part has not been opened.
+        source: The variant it was converted from, None for one that was exported from a run.
+        conversion: How it was converted.
     """
 
     name: str
@@ -33,6 +35,8 @@ class VariantFacts:
     size_bytes: int
     parity: Parity
     accuracy: Mapping[str, Any] | None
+    source: str | None = None
+    conversion: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,11 +177,24 @@ def _limits(facts: CardFacts) -> str:
         f"- It always answers with one of its {len(facts.classes)} classes; set a reject threshold for other images.\n"
         "- It was tested on images like those it was trained on; other cameras, light or framing need their own test.\n"
         + "\n".join(
-            f"- On {one.parity.n} images the {one.name} file and its trained network differ by at most "
+            f"- On {one.parity.n} images the {one.name} file and "
+            f"{f'the {one.source} file' if one.source else 'its trained network'} differ by at most "
             f"{one.parity.max_abs_error:.2g} in a logit, with the same first class on {one.parity.top1_agreement:.2%}."
+            f"{_converted(one)}"
             for one in facts.variants
         )
     )
+
+
+def _converted(facts: VariantFacts) -> str:
+    """Return how a converted file was made, and what of it is computed in float all the same."""
+    made = facts.conversion
+    if not made:
+        return ""
+    floats = made.get("in_float", [])
+    kept = f" Of {made['layers']} layers, {len(floats)} are computed in float: {', '.join(floats)}." if floats else ""
+    notes = "".join(f" {note}." for note in made.get("notes", []))
+    return f" It was written by {made['tool']}; {made['carries']}.{kept}{notes}"
 
 
 def _classes(classes: Sequence[str]) -> str:

@@ -101,12 +101,13 @@ def unsettle(network: nn.Module) -> nn.Module:
 def onnx_bytes(network: nn.Module, architecture: Architecture, metadata: Metadata | None = None) -> bytes:
     """Return the bytes of the ONNX file that `to_onnx` writes."""
     folded, architecture = fold(copy.deepcopy(network).cpu(), architecture)
-    plain = _plain(folded)
+    simple = plain(folded)
     props = (metadata or Metadata()).props(architecture)
-    if isinstance(plain, EarlyExit):
-        model = _in_two_parts(plain, architecture, props)
+    if isinstance(simple, EarlyExit):
+        model = _in_two_parts(simple, architecture, props)
     else:
-        model = _convert(to_qdq(plain) if architecture.quantized else plain, architecture.example(2), architecture.name)
+        held = to_qdq(simple) if architecture.quantized else simple
+        model = _convert(held, architecture.example(2), architecture.name)
         tidy(model, props)
     if architecture.quantized:
         shorten(model)
@@ -133,7 +134,7 @@ class _GlobalMean(nn.Module):
         return x.mean((2, 3), keepdim=True)
 
 
-def _plain(network: nn.Module) -> nn.Module:
+def plain(network: nn.Module) -> nn.Module:
     """Prepare a network for torch.export, in place: the same function in operators it translates well.
 
     In-place activations are taken apart in Python, which doubles the time; an adaptive pool to one pixel becomes index

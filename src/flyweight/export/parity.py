@@ -13,12 +13,15 @@ from torch import nn
 from flyweight.errors import ExportError
 from flyweight.models.adapt import evaluating
 from flyweight.models.quantize import without_rounding
-from flyweight.runtime.backends import DEFAULT, load_backend
+from flyweight.runtime.backends import DEFAULT, Backend, load_backend
 
 AGREEMENT = 0.999  # least share of images with the same first class
 # Of a logit, relative to the largest one when that is above 1. fp32: room for another order of summation; int8: a value
-# between two levels may be rounded to either, and the next layers carry that on.
-TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
+# between two levels may be rounded to either, and the next layers carry that on; fp16 and bf16 keep 11 and 8 bits.
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.01, "bf16": 0.05, "int8": 0.05}
+# Least share of images with the same first class as the float file, for a file that was converted without training.
+# A floor under which something is broken; whether the accuracy lost is worth it is for a trial to say.
+SAME_CLASS = {"fp32": AGREEMENT, "fp16": 0.99, "bf16": 0.98, "int8": 0.9}
 # Of what rounding to levels does to a network's answers by itself, the most that its file may differ from it. Two
 # evaluations that round a few values differently drift apart as two draws of the same rounding noise do, the deeper the
 # network the further, and at most to √2 of its size: so the noise is the measure, and no difference of a single logit.
@@ -112,6 +115,20 @@ def _rms(difference: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64)))) if difference.size else 0.0
 
 
+def compare_converted(expected: NDArray[np.float32], actual: NDArray[np.float32], precision: str) -> Parity:
+    """Compare logits (N, K) of the float file with logits (N, K) of one that was converted from it.
+
+    In fp32 as `compare`. In a lower precision the values have moved, and what counts is the first class, ties and all;
+    the tolerance is then what another device may differ by from the converted file, not the file from the float one.
+    """
+    if precision == "fp32":
+        return compare(expected, actual)
+    error = float(np.abs(expected - actual).max(initial=0.0)) if np.isfinite(actual).all() else float("inf")
+    tolerance = TOLERANCE[precision] * max(1.0, float(np.abs(expected).max(initial=0.0)))
+    same = float(np.mean(expected.argmax(axis=1) == actual.argmax(axis=1))) if len(expected) else 1.0
+    return Parity(len(expected), error, tolerance, same)
+
+
 def torch_logits(network: nn.Module, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
     """Return logits (N, K) of a torch network for images (N, C, S, S), in evaluation mode and float32."""
     device = next(network.parameters()).device
@@ -126,7 +143,13 @@ def torch_logits(network: nn.Module, images: NDArray[np.uint8], batch_size: int 
 def file_logits(path: Path, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
     """Return logits (N, K) of a shipped ONNX file for images (N, C, S, S), through ONNX Runtime."""
     backend = load_backend(DEFAULT, Path(path))
-    return np.concatenate([backend.run(images[at : at + batch_size]) for at in range(0, len(images), batch_size)])
+    return backend_logits(backend, images, batch_size)
+
+
+def backend_logits(backend: Backend, images: NDArray[np.uint8], batch_size: int = 256) -> NDArray[np.float32]:
+    """Return logits (N, K) of a loaded model for images (N, C, S, S)."""
+    step = backend.only_batch or batch_size
+    return np.concatenate([np.array(backend.run(images[at : at + step])) for at in range(0, len(images), step)])
 
 
 def check_parity(network: nn.Module, path: Path, images: NDArray[np.uint8], precision: str = "fp32") -> Parity:

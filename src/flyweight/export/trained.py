@@ -15,12 +15,12 @@ from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
 from flyweight.errors import DataError, ExportError
 from flyweight.export.bundle import GOLDEN_IMAGES, add_variant, precision_of, write_bundle
+from flyweight.export.images import PARITY_IMAGES, spread
 from flyweight.export.parity import torch_logits
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.calibration import fit_temperature
 from flyweight.train.trained import Trained
 
-PARITY_IMAGES = 2000
 TRAINING = "training"  # folder in the bundle: the unfolded weights, to continue from
 
 
@@ -54,8 +54,8 @@ def export(
         classes=trained.classes,
         preprocess=trained.preprocess,
         temperature=temperature,
-        golden_images=images[_spread(labels, GOLDEN_IMAGES)],
-        parity_images=images[_spread(labels, PARITY_IMAGES)],
+        golden_images=images[spread(labels, GOLDEN_IMAGES)],
+        parity_images=images[spread(labels, PARITY_IMAGES)],
         split_rule=trained.split,
         provenance=_provenance(trained),
         recipe_yaml=yaml.safe_dump(trained.recipe.model_dump(mode="json", exclude_none=True), sort_keys=False),
@@ -94,7 +94,7 @@ def export_variant(bundle: Bundle, trained: Trained, dataset: Dataset, out: Path
         out,
         network=trained.network(),
         architecture=trained.architecture,
-        parity_images=images[_spread(labels, PARITY_IMAGES)],
+        parity_images=images[spread(labels, PARITY_IMAGES)],
         provenance=_provenance(trained),
         default=default,
     )
@@ -118,14 +118,6 @@ def _other_classes(dataset: Dataset, trained: Trained) -> DataError:
         f"{str(dataset.root)!r} has {len(dataset.classes)} classes, the run {len(trained.classes)}: {differ}",
         do="give the data set that the run was trained on, or go on from it with: flyweight fit --from",
     )
-
-
-def _spread(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return `count` positions (or all), the classes in turn."""
-    order = np.argsort(labels, kind="stable")
-    place = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    chosen: NDArray[np.int64] = order[np.lexsort((labels[order], place))][:count]
-    return chosen
 
 
 def _provenance(trained: Trained) -> dict[str, Any]:

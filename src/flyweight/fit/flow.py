@@ -23,10 +23,10 @@ from flyweight.fit.pick import Pick, choose, weigh_finalists
 from flyweight.fit.pretrained import FEW, pretrained_candidates
 from flyweight.fit.shrink import shrink
 from flyweight.fit.story import tell
-from flyweight.fit.weigh import Weighed, weigh
+from flyweight.fit.weigh import Weighed, refuse_untimed, weigh
 from flyweight.measure.accuracy import Accuracy, score
 from flyweight.measure.budget import Budget
-from flyweight.measure.device import load_device, refuse_unmeasured
+from flyweight.measure.device import Device, load_device, refuse_unmeasured
 from flyweight.measure.verify import logits_of
 from flyweight.report import build_report
 from flyweight.runtime.bundle import Bundle
@@ -100,14 +100,15 @@ def fit(request: FitRequest, *, progress: Progress | None = None) -> Iterator[St
         DeviceError: The budget is for a device without measurements.
         OutputError: The folder cannot be written.
     """
-    refuse_unmeasured(request.budget, load_device(request.budget.device))
+    device = load_device(request.budget.device)
+    refuse_unmeasured(request.budget, device)
     _check_room(request.out)
     yield Stage("data", f"reading {request.data}")
     old, initial = load_start(request.start) if request.start else (None, None)
     dataset, parts, findings = _data(request, old, progress)
     yield Stage("data", f"{len(parts.train):,} train, {len(parts.val):,} val, {len(parts.test):,} sealed test images")
     few = len(parts.train) <= FEW * len(dataset.classes)
-    entrants, weighed = yield from _weigh(request, dataset, few, initial, progress)
+    entrants, weighed = yield from _weigh(request, dataset, device, few, initial, progress)
     outcomes: list[Outcome] = []
     contest = Contest(
         dataset,
@@ -167,7 +168,7 @@ def _data(request: FitRequest, old: Bundle | None, progress: Progress | None) ->
 
 
 def _weigh(
-    request: FitRequest, dataset: Dataset, few: bool, initial: Trained | None, progress: Progress | None
+    request: FitRequest, dataset: Dataset, device: Device, few: bool, initial: Trained | None, progress: Progress | None
 ) -> Generator[Stage, None, tuple[list[Weighed], list[Weighed]]]:
     """Yield progress; return (candidates within budget, all candidates weighed)."""
     side, channels = native_shape(dataset)
@@ -182,25 +183,33 @@ def _weigh(
         candidates += pretrained.candidates
         for name, why in pretrained.skipped.items():
             yield Stage("weigh", f"the weights {name} are not tried: {why}")
-    yield Stage("weigh", f"timing {len(candidates)} untrained candidates", 0, len(candidates))
+    shape = {"channels": channels, "num_classes": len(dataset.classes), "threads": request.threads}
+    refuse_untimed(candidates, request.budget, device, **shape)
+    how = "timing" if device.is_host else f"counting, with the times of {device.name},"
+    yield Stage("weigh", f"{how} {len(candidates)} untrained candidates", 0, len(candidates))
     weighed = weigh(
         candidates,
         request.budget,
         request.out / "work" / "untrained",
-        channels=channels,
-        num_classes=len(dataset.classes),
-        threads=request.threads,
+        **shape,
         base=request.recipe,
+        device=device,
         progress=progress,
     )
-    entrants = [candidate for candidate in weighed if candidate.within]
-    if not entrants:
+    within = [candidate for candidate in weighed if candidate.within]
+    if not within:
         raise nothing_fits(request.budget, weighed)
-    rejected = len(weighed) - len(entrants)
-    yield Stage(
-        "weigh", f"{rejected} of {len(weighed)} candidates are over budget and not trained", len(weighed), len(weighed)
-    )
+    entrants = within if device.is_host else _timed_only(within)
+    said = f"{len(weighed) - len(within)} of {len(weighed)} candidates are over budget and not trained"
+    if len(entrants) < len(within):
+        said += f", nor {len(within) - len(entrants)} that {device.name} has not timed"
+    yield Stage("weigh", said, len(weighed), len(weighed))
     return entrants, weighed
+
+
+def _timed_only(within: list[Weighed]) -> list[Weighed]:
+    """Return those whose limits could all be checked; all, to be called unverified, where there is none."""
+    return [candidate for candidate in within if candidate.verified] or within
 
 
 def nothing_fits(budget: Budget, weighed: list[Weighed]) -> BudgetError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from flyweight.export.parity import file_logits
 from flyweight.export.trained import validation_images
 from flyweight.fit.contest import Outcome
 from flyweight.measure.accuracy import METRICS, Accuracy, score
-from flyweight.measure.budget import Budget, Check
+from flyweight.measure.budget import MEASURED, Budget, Check
+from flyweight.measure.device import HOST
 from flyweight.measure.latency import LatencyResult
 from flyweight.measure.speed import time_models
 from flyweight.measure.statistics import mcnemar_exact, paired_bootstrap
+from flyweight.measure.weigh import FileCost, weigh_files
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.memory import peak_memory
@@ -38,7 +41,7 @@ class Finalist:
         validation: Of the shipped file on the validation images.
         right: (N,) bool, which validation images it gets right; for paired tests.
         values: By metric of a budget, as `fit.weigh.Weighed.values`.
-        latency: What `measure.speed.time_models` said.
+        latency: How it was taken, as `LatencyResult.as_dict`; {} where the budget's device did not time it.
     """
 
     outcome: Outcome
@@ -81,27 +84,28 @@ def weigh_finalists(
 ) -> list[Finalist]:
     """Export every finalist to `folder` and measure the files: accuracy on validation, latency interleaved, memory.
 
+    For a budget of another device the times are those that it took of the finalists' untrained twins.
+
     Raises:
         ExportError: A file disagrees with its network.
     """
     shipped = [(o, o.trained, o.weighed.candidate.name) for o in outcomes if o.status == "finalist" and o.trained]
     bundles = [export(trained, dataset, folder / name) for _, trained, name in shipped]
-    timings = time_models([bundle.variant().file for bundle in bundles], threads=threads)
+    costs = file_costs([outcome for outcome, _, _ in shipped], bundles, budget, threads)
     finalists = []
-    for (outcome, trained, _), bundle, timing in zip(shipped, bundles, timings, strict=True):
+    for (outcome, trained, _), bundle, cost in zip(shipped, bundles, costs, strict=True):
         images, labels = validation_images(trained, dataset)
-        finalists.append(measured(outcome, bundle, timing, images, labels, budget, threads))
+        finalists.append(measured(outcome, bundle, cost, images, labels, budget))
     return finalists
 
 
 def measured(
     outcome: Outcome,
     bundle: Bundle,
-    timing: LatencyResult,
+    cost: FileCost,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     budget: Budget,
-    threads: int,
 ) -> Finalist:
     """Return what a bundle's default file is as a finalist.
 
@@ -110,15 +114,14 @@ def measured(
         labels: Theirs, (N,).
     """
     logits = file_logits(bundle.variant().file, images)
-    values = _values(bundle, timing, threads)
     return Finalist(
         outcome=outcome,
         bundle=bundle,
         validation=score(logits, labels, bundle.classes, bundle.temperature),
         right=logits.argmax(axis=1) == labels,
-        values=values,
-        latency=timing.as_dict(),
-        checks=tuple(budget.check(values)),
+        values=cost.values,
+        latency=cost.latency,
+        checks=tuple(budget.check(cost.values, measured_on=budget.device)),
     )
 
 
@@ -153,7 +156,8 @@ def choose(finalists: Sequence[Finalist], budget: Budget) -> Pick:
 
 
 def _slowness(finalist: Finalist) -> float:
-    return finalist.values["latency_p90"] or finalist.values["latency_p50"] or 0.0
+    # What was not timed is not taken for fast.
+    return finalist.values["latency_p90"] or finalist.values["latency_p50"] or math.inf
 
 
 def _as_good(other: Finalist, best: Finalist) -> bool:
@@ -187,14 +191,33 @@ def _why(
     return said
 
 
-def _values(bundle: Bundle, timing: LatencyResult, threads: int) -> dict[str, float | None]:
-    file = bundle.variant().file
+def file_costs(outcomes: Sequence[Outcome], bundles: Sequence[Bundle], budget: Budget, threads: int) -> list[FileCost]:
+    """Return what the files cost: measured here, or for another device what it measured of the untrained twins."""
+    files = [bundle.variant().file for bundle in bundles]
+    if budget.device != HOST:
+        counted = weigh_files(files, threads=threads, timed=False)
+        return [_of_twin(outcome, cost) for outcome, cost in zip(outcomes, counted, strict=True)]
+    timings = time_models(files, threads=threads)
+    return [
+        FileCost(_values(file, timing, threads), timing.as_dict()) for file, timing in zip(files, timings, strict=True)
+    ]
+
+
+def _of_twin(outcome: Outcome, cost: FileCost) -> FileCost:
+    """Return the cost with the times of the candidate's untrained graph, where the trained one is the same."""
+    twin = outcome.weighed
+    same = all(twin.values[metric] == cost.values[metric] for metric in ("params", "macs"))
+    times = {metric: twin.values.get(metric) if same else None for metric in sorted(MEASURED)}
+    return FileCost({**cost.values, **times}, twin.latency if same else {})
+
+
+def _values(file: Path, timing: LatencyResult, threads: int) -> dict[str, float | None]:
     cost, memory = count(file), peak_memory(file, threads=threads)
     return {
         "latency_p50": timing.p50_ms,
         "latency_p90": timing.p90_ms,
         "latency_p99": timing.p99_ms,
-        "size": float(bundle.variant().size_bytes),
+        "size": float(file.stat().st_size),
         "params": float(cost.params),
         "macs": float(cost.macs),
         "peak_activation": float(cost.peak_activation_bytes),

@@ -11,9 +11,9 @@ from flyweight.compress.context import Said
 from flyweight.compress.files.variant import Conditions
 from flyweight.data.dataset import Dataset
 from flyweight.export.trained import validation_images
-from flyweight.fit.pick import Pick, measured
+from flyweight.fit.pick import Pick, file_costs, measured
 from flyweight.measure.budget import Budget
-from flyweight.measure.speed import time_models
+from flyweight.measure.device import HOST
 
 RUN = "run"  # folder of the picked network, as it was trained
 
@@ -29,6 +29,10 @@ def shrink(
     Raises:
         CompressError: A step is unknown, in the wrong place, or cannot be done to the picked network.
     """
+    if budget.device != HOST:
+        told = f"Not compressed: the trial's clock is this machine's, and the budget is for {budget.device}."
+        yield told
+        return replace(pick, why=(*pick.why, told))
     trained = pick.winner.outcome.trained
     assert trained is not None, "only what was trained is picked"
     trained.save(folder / RUN)
@@ -48,8 +52,8 @@ def shrink(
     if done.bundle is None or not done.ship:
         return replace(pick, why=why)
     images, labels = validation_images(trained, dataset)
-    (timing,) = time_models([done.bundle.path], threads=threads)
-    smaller = measured(pick.winner.outcome, done.bundle, timing, images, labels, budget, threads)
+    (cost,) = file_costs([pick.winner.outcome], [done.bundle], budget, threads)
+    smaller = measured(pick.winner.outcome, done.bundle, cost, images, labels, budget)
     if not smaller.within:
         return replace(pick, why=(*why, "Compressed it breaks a limit of the budget, so it ships as it was."))
     others = (other for other in pick.finalists if other is not pick.winner)

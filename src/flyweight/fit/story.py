@@ -18,8 +18,9 @@ from flyweight.fit.contest import Outcome
 from flyweight.fit.pick import Finalist, Pick
 from flyweight.fit.weigh import Weighed
 from flyweight.measure.accuracy import METRICS, Accuracy
-from flyweight.measure.budget import show
+from flyweight.measure.budget import MEASURED, show
 from flyweight.measure.convergence import convergence
+from flyweight.measure.device import HOST, load_device
 from flyweight.report.facts import (
     BudgetCheck,
     Calibration,
@@ -82,7 +83,7 @@ def tell(
         budget_text=request.budget.text,
         device=request.budget.device,
         budget=_budget(winner),
-        candidates=tuple(_candidate(entry, outcomes, pick) for entry in weighed),
+        candidates=tuple(_candidate(entry, outcomes, pick, request.budget.device) for entry in weighed),
         curves=tuple(_curve(outcome) for outcome in outcomes if outcome.trained is not None),
         evaluated_on=where,
         classes=bundle.classes,
@@ -101,15 +102,45 @@ def tell(
             data_fingerprint=dataset.fingerprint(),
             command=request.command or conditions["command"],
             date=conditions["date"],
-            details={"latency": f"batch 1, threads {request.threads}, model only, untrimmed, finalists interleaved"},
+            details=_timing(request, pick),
         ),
         verdicts=_verdicts(request, pick, test),
         next_commands=(
             f"flyweight predict {bundle.path} PHOTO.jpg",
             f"flyweight verify {bundle.path} --data {request.data}",
-            f"flyweight measure {bundle.path} --threads {request.threads}",
+            _measure_command(request, bundle),
         ),
     )
+
+
+def _measure_command(request: FitRequest, bundle: Bundle) -> str:
+    device = request.budget.device
+    if device == HOST:
+        return f"flyweight measure {bundle.path} --threads {request.threads}"
+    return f"flyweight kit {bundle.path} --name {device} --threads {request.threads} --out kit.zip"
+
+
+def _timing(request: FitRequest, pick: Pick) -> dict[str, str]:
+    """Return how latencies came about, and on which device under which conditions."""
+    how = f"batch 1, threads {request.threads}, model only, untrimmed"
+    if request.budget.device == HOST:
+        return {"latency": f"{how}, finalists interleaved"}
+    device = load_device(request.budget.device)
+    if not pick.winner.latency:
+        return {"latency": f"not measured: {device.name} did not time these networks"}
+    conditions = device.results[-1].conditions
+    state = conditions.before.model_dump(exclude_none=True) | {"throttled at the end": conditions.after.throttled}
+    told = ", ".join(f"{key} {_words(value)}" for key, value in state.items() if value not in (None, ()))
+    runtimes = ", ".join(f"{name} {version}" for name, version in device.runtimes.items())
+    return {
+        "latency": f"{how}, taken by {device.name} of the untrained twins (the same graphs); this machine's clock was "
+        "not asked",
+        device.name: f"{device.description}; {runtimes}; {conditions.date}" + (f"; {told}" if told else ""),
+    }
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _budget(winner: Finalist) -> tuple[BudgetCheck, ...]:
@@ -129,12 +160,14 @@ def _interval(latency: dict[str, Any], metric: str) -> tuple[float | None, float
     return found.get("low_ms"), found.get("high_ms")
 
 
-def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick) -> CandidateFacts:
+def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick, device: str) -> CandidateFacts:
     name = entry.candidate.name
     outcome = next((found for found in outcomes if found.weighed.candidate == entry.candidate), None)
     finalist = next((found for found in pick.finalists if found.name == name), None)
     values, latency = (finalist.values, finalist.latency) if finalist else (entry.values, entry.latency)
     status, reason = _status(entry, outcome, finalist, pick)
+    if outcome is None and device != HOST and not entry.verified:
+        status, reason = "rejected before training", f"not timed by {device}"
     accuracy = Measured(value=outcome.score) if outcome else Measured()
     if finalist:
         found = finalist.validation
@@ -173,7 +206,9 @@ def _status(entry: Weighed, outcome: Outcome | None, finalist: Finalist | None, 
 
 
 def _measured(latency: dict[str, Any], quantile: str) -> Measured:
-    found = latency[quantile]
+    found = latency.get(quantile)
+    if found is None:
+        return Measured()
     return Measured(value=found["ms"], low=found["low_ms"], high=found["high_ms"])
 
 
@@ -257,7 +292,7 @@ def _verdicts(request: FitRequest, pick: Pick, test: Accuracy) -> tuple[Verdict,
                 answer=answer + ", but the interval reaches over the limit" * (crosses and check.status == "met"),
                 low=low,
                 high=high,
-                evidence=f"{check.shown_value}, the shipped file",
+                evidence=f"{check.shown_value}, {_evidence(check.metric, request.budget.device)}",
             )
         )
     rows.append(
@@ -281,7 +316,11 @@ def _verdicts(request: FitRequest, pick: Pick, test: Accuracy) -> tuple[Verdict,
     return tuple(rows)
 
 
-def summary(pick: Pick, test: Accuracy, threads: int) -> list[str]:
+def _evidence(metric: str, device: str) -> str:
+    return f"the untrained twin on {device}" if metric in MEASURED and device != HOST else "the shipped file"
+
+
+def summary(pick: Pick, test: Accuracy, threads: int, device: str = HOST) -> list[str]:
     """Return what a person wants to know at the end, a line each."""
     values = pick.winner.values
     p50, p90, size = (_shown(name, values[name]) for name in ("latency_p50", "latency_p90", "size"))
@@ -289,10 +328,11 @@ def summary(pick: Pick, test: Accuracy, threads: int) -> list[str]:
         f"pick      {pick.winner.name}",
         f"accuracy  {100 * test.top1:.2f} % of {test.n:,} test images "
         f"(95 %: {100 * test.low:.2f} to {100 * test.high:.2f} %)",
-        f"latency   p50 {p50}, p90 {p90} ({threads} thread{'s' * (threads > 1)}, batch 1, model only)",
+        f"latency   p50 {p50}, p90 {p90} ({threads} thread{'s' * (threads > 1)}, batch 1, model only"
+        + (")" if device == HOST else f"; {device}, of the untrained twin)"),
         f"size      {size}, {int(values['params'] or 0):,} parameters",
     ]
 
 
 def _shown(metric: str, value: float | None) -> str:
-    return "not measured (too few samples)" if value is None else show(metric, value)
+    return "not measured" if value is None else show(metric, value)

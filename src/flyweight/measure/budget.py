@@ -1,6 +1,7 @@
 """Budgets: limits a model must keep, and the one thing to maximise within them.
 
-`latency_p90<2ms,size<500KB,memory<64MB,params<20k,macs<10M`; KB is 1000 bytes, KiB 1024.
+`latency_p90<2ms,size<500KB,memory<64MB,params<20k,macs<10M`; KB is 1000 bytes, KiB 1024. `latency_p90<5ms@pi4` is
+about the device pi4.
 """
 
 from __future__ import annotations
@@ -44,17 +45,20 @@ NAMED = {
     "laptop": "size<20MB,peak_activation<64MB,macs<1G",
     "server": "size<100MB,peak_activation<256MB,macs<5G",
 }
-LIMIT = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(<=|<)\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*")
+LIMIT = re.compile(
+    r"\s*([A-Za-z0-9_-]+)\s*(<=|<)\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*(?:@\s*([A-Za-z0-9_.-]+)\s*)?"
+)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One upper bound, in ms, bytes or a count; `text` is how the user wrote it."""
+    """One upper bound, in ms, bytes or a count; `text` is how the user wrote it, `device` what follows its @."""
 
     metric: str
     value: float
     inclusive: bool
     text: str
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,17 @@ class Budget:
     text: str
 
     @classmethod
-    def parse(cls, text: str, *, maximize: str | None = None, device: str = "host") -> Budget:
+    def parse(cls, text: str, *, maximize: str | None = None, device: str | None = None) -> Budget:
         """Read a budget such as `latency_p90<2ms,size<500KB,maximize=macro_f1`, or one of `NAMED` (and more limits).
 
         A limit written after a named budget replaces that budget's own.
 
+        Args:
+            device: That all limits are for; without, the one that a limit names (`latency_p90<5ms@pi4`), or the host.
+
         Raises:
-            BudgetError: Unknown metric or unit, a number that cannot be read, or a metric that is limited twice.
+            BudgetError: Unknown metric or unit, a number that cannot be read, a metric that is limited twice, or two
+                devices.
         """
         parts = [part.strip() for part in text.split(",") if part.strip()]
         named = [part for part in parts if part in NAMED]
@@ -117,7 +125,7 @@ class Budget:
         if maximize and chosen and maximize != chosen[0]:
             _refuse(f"the budget maximises {chosen[0]!r}, and {maximize!r} is asked for too", "name one of them")
         goal = _maximize(f"maximize={maximize}") if maximize else (chosen or ["accuracy"])[0]
-        return cls(tuple(limits.values()), goal, device, text)
+        return cls(tuple(limits.values()), goal, _device([limit.device for limit in written], device, text), text)
 
     def limits_metric(self, metric: str) -> bool:
         """Say whether there is a limit on `metric`, or on a part of it (`memory` covers `memory_increment`)."""
@@ -181,13 +189,24 @@ def _limit(part: str) -> Limit:
     match = LIMIT.fullmatch(part)
     if match is None:
         _unreadable(part)
-    metric, sign, number, unit = match.groups()
+    metric, sign, number, unit, device = match.groups()
     if metric not in LIMITS:
         _unknown(metric, part)
     value = float(number.replace("_", "")) * _factor(metric, unit, number, part)
     if value <= 0:
         _refuse(f"the limit {part!r} leaves nothing", f"give {metric} a limit above 0")
-    return Limit(metric, value, sign == "<=", part)
+    return Limit(metric, value, sign == "<=", part, device)
+
+
+def _device(named: list[str | None], given: str | None, text: str) -> str:
+    """Return the one device of a budget: all its limits are for the same."""
+    devices = list(dict.fromkeys(name for name in (given, *named) if name is not None))
+    if len(devices) > 1:
+        _refuse(
+            f"the budget {text!r} is for two devices, {devices[0]!r} and {devices[1]!r}",
+            f"keep one, as in latency_p90<5ms@{devices[-1]}; all limits of a budget are for one device",
+        )
+    return devices[0] if devices else "host"
 
 
 def _factor(metric: str, unit: str, number: str, part: str) -> float:

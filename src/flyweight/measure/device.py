@@ -1,4 +1,7 @@
-"""Devices: the machines that limits are about. `host` is this one; others are files under FLYWEIGHT_HOME."""
+"""Devices: the machines that limits are about. `host` is this one; others are files under FLYWEIGHT_HOME.
+
+What one measured comes as results (`measure.result`): of bundles, and of untrained candidates, by which `fit` chooses.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,25 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from flyweight.errors import DeviceError
 from flyweight.files import write_json
 from flyweight.measure.budget import MEASURED, Budget
+from flyweight.measure.result import DeviceModel, DeviceResult, Plain, UntrainedNet
+from flyweight.runtime.backends import DEFAULT
 from flyweight.runtime.environment import cpu_name, environment, usable_cores, versions
 
 HOST = "host"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
-class Device(BaseModel):
+class Device(Plain):
     """A machine: what tells it from others, what runs there, and what was measured on it.
 
     Attributes:
@@ -31,37 +37,132 @@ class Device(BaseModel):
         memory_bytes: RAM.
         flash_bytes: Room for the model file; None where it is no concern.
         measurements: Results of `flyweight measure --json` on this device, newest last.
+        results: Of the kit or the browser page on this device, newest last.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str = Field(pattern=f"^{NAME.pattern}$")
     description: str = ""
     fingerprint: str = ""
-    runtimes: dict[str, str] = {}
+    runtimes: dict[str, str] = Field(default={})
     threads: int = Field(default=1, ge=1)
     memory_bytes: int | None = Field(default=None, gt=0)
     flash_bytes: int | None = Field(default=None, gt=0)
     measurements: tuple[dict[str, Any], ...] = ()
+    results: tuple[DeviceResult, ...] = ()
 
     @property
     def is_host(self) -> bool:
         """True for the machine this runs on."""
         return self.name == HOST
 
+    @property
+    def measured(self) -> bool:
+        """True where anything was measured on it."""
+        return self.is_host or bool(self.measurements or self.results)
+
+    def models(self) -> list[DeviceModel]:
+        """Return what was timed, the newest of each file, backend and number of threads."""
+        newest: dict[tuple[object, ...], DeviceModel] = {}
+        for result in self.results:
+            rows = (row for row in result.models if row.problem is None and row.clocks)
+            newest |= {(row.candidate or row.sha256, row.precision, row.backend, row.threads): row for row in rows}
+        return list(newest.values())
+
+    def timed(self, net: UntrainedNet, precision: str, threads: int) -> DeviceModel | None:
+        """Return what this device measured of an untrained network, or None."""
+        asked = (net, precision, threads)
+        rows = (row for row in self.models() if row.backend == DEFAULT)
+        return next((row for row in rows if (row.candidate, row.precision, row.threads) == asked), None)
+
 
 def host() -> Device:
     """Return this machine."""
     facts = environment()
     runtimes = {name: version for name, version in versions().items() if name in {"onnxruntime", "openvino"}}
-    identity = [cpu_name(), usable_cores(), facts["memory_bytes"], facts["os"], sorted(runtimes.items())]
     return Device(
         name=HOST,
         description=f"{facts['cpu']}, {facts['cores']} cores, {facts['os']}",
-        fingerprint=hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest(),
+        fingerprint=_fingerprint(cpu_name(), usable_cores(), facts["memory_bytes"], facts["os"], runtimes),
         runtimes=runtimes,
         memory_bytes=facts["memory_bytes"],
     )
+
+
+def _fingerprint(cpu: str, cores: int, memory_bytes: int | None, system: str, runtimes: Mapping[str, str]) -> str:
+    identity = [cpu, cores, memory_bytes, system, sorted(runtimes.items())]
+    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
+
+
+def device_of(result: DeviceResult, name: str | None = None) -> Device:
+    """Return the device that a result is of, called `name`, as the result says, or by what the machine is.
+
+    Raises:
+        DeviceError: A model gave other answers there than it should, nothing could be measured, or the name is none.
+    """
+    wrong = [row for row in result.models if row.golden is not None and not row.golden.ok]
+    if wrong:
+        raise DeviceError(
+            f"{wrong[0].name!r} of the bundle {result.bundle.name!r} does not verify there: {wrong[0].problem}",
+            do="its times are of no use: copy the kit again, and use a release build of its runtime there",
+        )
+    if all(not row.clocks for row in result.models):
+        raise DeviceError(
+            f"nothing was measured on that device: {result.models[0].problem or 'only checked'}",
+            do="mend that and run the kit again, without --check",
+        )
+    facts = result.conditions
+    called = name or result.device or _slug(facts.model or facts.cpu)
+    if not NAME.fullmatch(called):
+        raise DeviceError(
+            f"{called!r} cannot be the name of a device", do="use --name with small letters, digits, - _ . (at most 63)"
+        )
+    backends = {row.backend for row in result.models} | {DEFAULT, "openvino"}
+    runtimes = {key: version for key, version in facts.versions.items() if key in backends}
+    return Device(
+        name=called,
+        description=f"{facts.model or facts.cpu}, {facts.cores} cores, {facts.browser or facts.os}",
+        fingerprint=_fingerprint(facts.cpu, facts.cores, facts.memory_bytes, facts.os, runtimes),
+        runtimes=runtimes,
+        threads=result.models[0].threads,
+        memory_bytes=facts.memory_bytes,
+        results=(result,),
+    )
+
+
+def add_result(result: DeviceResult, *, name: str | None = None, replace: bool = False) -> Device:
+    """Keep a result with the device it is of, which is made where there is none of that name, and return that.
+
+    Args:
+        replace: Forget what the device of that name was before.
+
+    Raises:
+        DeviceError: As `device_of`; or the name belongs to a machine of another fingerprint.
+        OutputError: The folder cannot be written.
+    """
+    found = device_of(result, name)
+    if not replace and (home() / "devices" / f"{found.name}.json").exists():
+        old = load_device(found.name)
+        if old.fingerprint not in ("", found.fingerprint):
+            raise DeviceError(
+                f"the device {found.name!r} is another machine, or has another system or runtime now: it was "
+                f"{old.description} with {_listed(old.runtimes)}, the result is of {found.description} with "
+                f"{_listed(found.runtimes)}",
+                do="choose another name with --name, or forget the old numbers with --replace",
+            )
+        kept = tuple(one for one in old.results if one.sha256 != result.sha256)
+        fresh = {"fingerprint": found.fingerprint, "runtimes": found.runtimes, "results": (*kept, result)}
+        described = {} if old.description else {"description": found.description}
+        found = old.model_copy(update={**fresh, **described})
+    add_device(found, replace=True)
+    return found
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-") or "device"
+
+
+def _listed(runtimes: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(runtimes.items())) or "no known runtime"
 
 
 def home() -> Path:
@@ -90,7 +191,8 @@ def load_device(name: str) -> Device:
     close = get_close_matches(name, known, 1)
     hint = f"use --device {close[0]}, or " if close else ""
     raise DeviceError(
-        f"there is no device {name!r}; known: {', '.join(known)}", do=f"{hint}add it: flyweight device add {name}"
+        f"there is no device {name!r}; known: {', '.join(known)}",
+        do=f"{hint}add it: flyweight device add result.json --name {name or 'NAME'}",
     )
 
 
@@ -124,11 +226,30 @@ def refuse_unmeasured(budget: Budget, device: Device) -> None:
         DeviceError: Naming the limits; this machine's clock never stands in for another's.
     """
     limits = [limit.text for limit in budget.limits if limit.metric in MEASURED]
-    if limits and not device.is_host and not device.measurements:
+    if limits and not device.measured:
         raise DeviceError(
             f"nothing has been measured on the device {device.name!r}, so {', '.join(limits)} cannot be checked for it",
-            do=f"run flyweight measure BUNDLE --json there and add it: flyweight device add {device.name} "
-            "--measurement FILE --replace; or limit size, params and macs only",
+            do=f"flyweight kit BUNDLE --candidates --name {device.name}, run it there and flyweight device add "
+            "result.json; or limit size, params and macs only",
+            more="docs/devices.md",
+        )
+
+
+def refuse_elsewhere(budget: Budget, what: str) -> None:
+    """Refuse limits on the clock or memory of another device where only this machine's are measured.
+
+    Args:
+        what: Which command measures.
+
+    Raises:
+        DeviceError: Naming the limits.
+    """
+    limits = [limit.text for limit in budget.limits if limit.metric in MEASURED]
+    if limits and budget.device != HOST:
+        raise DeviceError(
+            f"{what} times on this machine, and {', '.join(limits)} is for the device {budget.device!r}",
+            do="limit size, params and macs there; flyweight fit --device takes the device's own times",
+            more="docs/devices.md",
         )
 
 

@@ -61,7 +61,9 @@ def backends_of(names: Sequence[str], model: Model) -> tuple[str, ...]:
     """Return the backends that were asked for, or that the model was made for."""
     if not names:
         return (model.backend,)
-    return tuple(dict.fromkeys(one for name in names for one in (available() if name == ALL else (name,))))
+    return tuple(
+        dict.fromkeys(one for name in names for one in (available(model.file.suffix) if name == ALL else (name,)))
+    )
 
 
 def try_engine(model: Model, name: str, sizes: set[int]) -> EngineRow:

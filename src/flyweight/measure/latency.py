@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flyweight.errors import FlyweightBug, FlyweightError
 from flyweight.measure.statistics import midranks, permutation_test, quantile_interval, smallest_n
 from flyweight.runtime.backends import DEFAULT
 from flyweight.runtime.timing import MODEL, Effort, Spec, time_in_fresh_process
@@ -28,6 +29,11 @@ class Plan:
     processes: int
     effort: Effort
     noise_floor: bool  # time the first candidate twice by the model clock, as if it were two
+
+    @property
+    def enough(self) -> int:
+        """A net with fewer samples than this, and than 299, is slow."""
+        return self.processes * self.effort.enough
 
 
 FULL = Plan(5, Effort(), noise_floor=True)
@@ -169,25 +175,55 @@ def time_specs(
     Raises:
         BundleError: A file cannot be loaded.
     """
-    arms = dict(specs)
-    if plan.noise_floor:
-        arms[AGAIN] = replace(next(iter(specs.values())), clocks=(MODEL,))
-    order = random_order(list(arms), plan.processes, seed)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
-    for done, name in enumerate(order):
-        runs[name].append(time_in_fresh_process(replace(arms[name], effort=plan.effort))["clocks"])
-        if progress:
-            progress(done + 1, len(order))
-    wanted = plan.processes * plan.effort.enough
+    arms = arms_of(specs, plan)
+    runs = run_arms(arms, plan, seed=seed, progress=progress)
     found = {
-        name: {clock: latency_of(name, clock, arms[name], runs[name], wanted) for clock in arms[name].clocks}
-        for name in arms
+        name: {clock: latency_of(name, clock, spec, runs[name], plan.enough) for clock in spec.clocks}
+        for name, spec in arms.items()
     }
     again = found.pop(AGAIN, None)
     return found if again is None else _with_floor(found, again)
 
 
 AGAIN = "\0again"  # no file has this name
+
+
+def arms_of(specs: Mapping[str, Spec], plan: Plan) -> dict[str, Spec]:
+    """Return what is run: the specs, and with a noise floor the first once more under the name `AGAIN`."""
+    if not plan.noise_floor or not specs:
+        return dict(specs)
+    return {**specs, AGAIN: replace(next(iter(specs.values())), clocks=(MODEL,))}
+
+
+def run_arms(
+    arms: Mapping[str, Spec],
+    plan: Plan,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    problems: dict[str, str] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return, for every arm, what each of its processes measured by clock.
+
+    Args:
+        problems: Takes, by name, why an arm failed; it is then not run again, and the others go on.
+
+    Raises:
+        BundleError: A file cannot be loaded, and there is no `problems`.
+    """
+    order = random_order(list(arms), plan.processes, seed)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
+    for done, name in enumerate(order):
+        if problems is None:
+            runs[name].append(time_in_fresh_process(replace(arms[name], effort=plan.effort))["clocks"])
+        elif name not in problems:
+            try:
+                runs[name].append(time_in_fresh_process(replace(arms[name], effort=plan.effort))["clocks"])
+            except (FlyweightError, FlyweightBug) as error:
+                problems[name] = str(error).splitlines()[0]
+        if progress:
+            progress(done + 1, len(order))
+    return runs
 
 
 def random_order(names: Sequence[str], rounds: int, seed: int) -> list[str]:

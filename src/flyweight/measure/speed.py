@@ -25,7 +25,7 @@ BATCH_EFFORT = Effort(samples=50, enough=5, soft_seconds=0.4, hard_seconds=4.0, 
 
 
 class Throughput(BaseModel):
-    """Images per second at a batch size: the median of `n` runs of whole batches."""
+    """Images per second at a batch size: the images of `n` runs of whole batches over the time of these runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -165,12 +165,12 @@ def _bundle_spec(bundle: Bundle, file: Path, backend: str, threads: int, folder:
         threads=threads,
         clocks=(MODEL, PREPROCESS, ENCODED),
         images=str(bundle.path / GOLDEN_IMAGES),
-        photo=str(_photo(bundle, folder / "photo.jpg")),
+        photo=str(camera_photo(bundle, folder / "photo.jpg")),
         preprocess=bundle.preprocess.to_json(),
     )
 
 
-def _photo(bundle: Bundle, path: Path) -> Path:
+def camera_photo(bundle: Bundle, path: Path) -> Path:
     """Write a camera-sized JPEG made from a golden image, so that decoding and resizing have real work."""
     golden, _ = bundle.golden(bundle.variant())
     planes = golden[0, :3] if bundle.preprocess.channels >= 3 else golden[0, :1]

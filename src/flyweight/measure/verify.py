@@ -14,6 +14,7 @@ from flyweight.measure.accuracy import Accuracy, score
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.environment import environment, usable_cores
+from flyweight.runtime.golden import compare
 from flyweight.runtime.predict import BATCH, Predictor
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str |
     """Return the same for an opened bundle. Raises BundleError, DataError."""
     chosen = bundle.variant(variant)
     predictor = Predictor(bundle, variant=chosen.name, threads=usable_cores())
-    facts = {**_counted(chosen), **_golden(bundle, chosen, predictor)}
+    facts = {**_counted(bundle, chosen), **_golden(bundle, chosen, predictor)}
     failures = [] if facts["golden_ok"] else [_golden_failure(facts)]
     if data is not None:
         measured = _on_data(bundle, chosen, predictor, data)
@@ -111,27 +112,23 @@ def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str |
     )
 
 
-def _counted(variant: Variant) -> dict[str, Any]:
-    if variant.format != "onnx":
+def _counted(bundle: Bundle, variant: Variant) -> dict[str, Any]:
+    """Count the graph: of another format that is the graph it was converted from, which computes the same."""
+    if variant.format != "onnx" and variant.source is None:
         raise BundleError(
-            f"the variant {variant.name!r} is a {variant.format!r} file, whose cost cannot be counted",
-            do="verify an onnx variant",
+            f"the variant {variant.name!r} is a {variant.format!r} file and bundle.json names no source; its cost "
+            "cannot be counted",
+            do="convert it again with flyweight convert, or verify an onnx variant",
         )
-    cost = count(variant.file)
+    cost = count(bundle.counted(variant))
     return {"params": cost.params, "macs": cost.macs, "peak_activation_bytes": cost.peak_activation_bytes}
 
 
 def _golden(bundle: Bundle, variant: Variant, predictor: Predictor) -> dict[str, Any]:
     images, expected = bundle.golden(variant)
     found = predictor.logits(images)
-    finite = found.shape == expected.shape and bool(np.isfinite(found).all() and np.isfinite(expected).all())
-    error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)) if finite else None
-    return {
-        "golden_ok": error is not None and error <= variant.tolerance and len(images) > 0,
-        "golden_n": len(images),
-        "golden_max_error": error,
-        "golden_tolerance": variant.tolerance,
-    }
+    told = compare(found, expected, variant.tolerance)
+    return {f"golden_{key}": value for key, value in told.items()}
 
 
 def _golden_failure(facts: dict[str, Any]) -> str:

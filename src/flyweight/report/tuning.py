@@ -55,6 +55,7 @@ class TrialFacts(Fact):
         status: finished (trained in full), stopped (left behind on a rung), over budget, failed, running.
         costs: By metric of a budget: ms, bytes or counts.
         cause: Why it failed.
+        deaths: Workers that died at it; it went on from its last checkpoint each time.
     """
 
     number: Count
@@ -63,6 +64,7 @@ class TrialFacts(Fact):
     results: tuple[RungResult, ...] = ()
     costs: dict[str, Number] = Field(default_factory=dict)
     cause: str = ""
+    deaths: Count = 0
 
     @property
     def score(self) -> float | None:
@@ -109,7 +111,8 @@ class TuningFacts(Fact):
 
     Attributes:
         objectives: The metric of the validation images, then costs.
-        best: Number of the best trial that was trained in full; None where none was.
+        best: Number of the trial that is best at full length, reached or expected; None where none came as far as the
+            rung before the full one. `best_expected` is that score.
         front: Numbers of those that no other beats in every objective.
         edges: Values of the best trials that lie at the end of their range, in words.
         image_passes: Of all trainings, the partial ones included; `full_passes` is one full training.
@@ -125,6 +128,7 @@ class TuningFacts(Fact):
     params: tuple[ParamFacts, ...]
     trials: tuple[TrialFacts, ...]
     best: Count | None = None
+    best_expected: Number = None
     front: tuple[Count, ...] = ()
     choices: tuple[ChoiceFacts, ...] = ()
     edges: tuple[str, ...] = ()
@@ -163,7 +167,7 @@ def render_tuning(facts: TuningFacts) -> str:
     scored = any(trial.results for trial in facts.trials)
     why = dict.fromkeys(SECTIONS, "")
     why |= {} if scored else dict.fromkeys(("history", "values", "front"), "Nothing is trained yet.")
-    why["found"] = "" if facts.best is not None else "No trial has been trained in full yet."
+    why["found"] = "" if facts.best is not None else "No trial has come as far as the rung before the full one yet."
     return draw_page("tuning.html.j2", _figures(facts), facts=facts, sections=shown, why_absent=why)
 
 

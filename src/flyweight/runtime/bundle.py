@@ -34,8 +34,10 @@ class Variant:
         file: The model file.
         tolerance: Largest accepted |logit - golden logit|.
         golden: The expected logits (32, K) float32, `.npy`.
-        size_bytes: Of the model file.
+        size_bytes: Of the model file and those beside it.
         accuracy: What export measured on the test part, as `measure.accuracy.Accuracy.to_json`, or None.
+        source: The variant it was converted from; None for one that was exported from a run.
+        beside: Further files that the model file needs.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Variant:
     golden: Path
     size_bytes: int
     accuracy: dict[str, Any] | None
+    source: str | None = None
+    beside: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ class Bundle:
                 do=f"use --variant {close[0]}",
             )
         return self.variants[name]
+
+    def counted(self, variant: Variant) -> Path:
+        """Return the ONNX file whose graph tells the counted cost of a variant: its own, or its source's."""
+        if variant.format == "onnx" or variant.source is None:
+            return variant.file
+        return self.variants[variant.source].file
 
     def golden(self, variant: Variant) -> tuple[np.ndarray, np.ndarray]:
         """Return the golden images (32, C, S, S) uint8 and the logits (32, K) float32 expected of `variant`.
@@ -177,20 +187,22 @@ def _first(error: ValidationError) -> str:
 
 def _variant(folder: Path, name: str, entry: VariantManifest) -> Variant:
     file, golden = folder / entry.file, folder / entry.golden
-    for needed in (file, golden, folder / GOLDEN_IMAGES):
+    beside = tuple(folder / one for one in entry.beside)
+    for needed in (file, *beside, golden, folder / GOLDEN_IMAGES):
         if not needed.is_file():
             raise BundleError(
                 f"{str(needed.relative_to(folder))!r} of the variant {name!r} is missing from {str(folder)!r}",
                 do="export again",
             )
-    if file.stat().st_size != entry.size_bytes:
+    size_bytes = sum(one.stat().st_size for one in (file, *beside))
+    if size_bytes != entry.size_bytes:
         raise BundleError(
-            f"{entry.file!r} has {file.stat().st_size} bytes; {MANIFEST} says size_bytes {entry.size_bytes}",
+            f"{entry.file!r} has {size_bytes} bytes; {MANIFEST} says size_bytes {entry.size_bytes}",
             do="export again",
         )
     return Variant(
         name, file, entry.format, entry.precision, entry.backend, entry.tolerance, golden, entry.size_bytes,
-        entry.accuracy,
+        entry.accuracy, entry.source, beside,
     )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "flyweight", "numpy", "pillow", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "torchvision",
-    "timm", "onnxscript", "scipy", "scikit-learn", "pydantic",
+    "flyweight", "numpy", "pillow", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf",
+    "ai-edge-litert", "executorch", "torch", "torchvision", "torchao", "timm", "onnxscript", "scipy", "scikit-learn",
+    "pydantic",
 )  # fmt: skip
 
 

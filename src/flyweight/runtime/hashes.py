@@ -20,8 +20,11 @@ def write_sums(folder: Path) -> None:
     write_text(folder / SUMS, "".join(lines))
 
 
-def check_sums(folder: Path) -> None:
+def check_sums(folder: Path, *, whole: bool = True) -> None:
     """Compare every file of `folder` with SHA256SUMS.
+
+    Args:
+        whole: False where the folder may hold further files.
 
     Raises:
         BundleError: A file is missing, changed (both hashes are named) or not listed, or the list itself is damaged.
@@ -36,7 +39,7 @@ def check_sums(folder: Path) -> None:
                 f"{name!r} in the bundle {str(folder)!r} has changed: SHA256SUMS says {expected}, the file has {found}",
                 do=_again(folder),
             )
-    unlisted = sorted(set(_names(folder)) - set(listed))
+    unlisted = sorted(set(_names(folder)) - set(listed)) if whole else []
     if unlisted:
         raise BundleError(
             f"the bundle {str(folder)!r} holds {unlisted[0]!r}, which is not in SHA256SUMS",

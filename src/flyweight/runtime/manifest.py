@@ -29,7 +29,9 @@ class VariantManifest(BaseModel):
     backend: str = "onnxruntime"
     tolerance: float = Field(ge=0, description="largest accepted |logit - golden logit|")
     golden: RelativePath
-    size_bytes: int = Field(gt=0)
+    beside: tuple[RelativePath, ...] = Field(default=(), description="further files that the model file needs")
+    source: str | None = Field(default=None, description="the variant it was converted from, whose graph is counted")
+    size_bytes: int = Field(gt=0, description="of the model file and those beside it")
     accuracy: dict[str, Any] | None = None
 
 
@@ -63,4 +65,12 @@ class Manifest(BaseModel):
     def _default_is_a_variant(self) -> Manifest:
         if self.default not in self.variants:
             raise ValueError(f"default {self.default!r} is none of the variants {sorted(self.variants)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_are_variants(self) -> Manifest:
+        for name, variant in self.variants.items():
+            source = None if variant.source is None else self.variants.get(variant.source)
+            if variant.source is not None and (source is None or source.source is not None):
+                raise ValueError(f"the variant {name!r} comes from {variant.source!r}, which is no exported variant")
         return self

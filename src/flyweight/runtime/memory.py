@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flyweight.errors import BundleError
 from flyweight.runtime.backends import DEFAULT, import_backend
 from flyweight.runtime.process import run_module
 
@@ -55,7 +56,7 @@ def peak_memory(
         empty_bytes: Of an earlier call with this backend; measured again without.
 
     Raises:
-        BundleError: The file cannot be loaded, or cannot be run with this batch.
+        BundleError: The file cannot be loaded, or cannot be run with this batch; or this system tells no memory.
     """
     arguments = [str(file), "--backend", backend, "--threads", str(threads), "--batch", str(batch)]
     peak = _median_peak(arguments, repeats)
@@ -71,12 +72,19 @@ def own_peak() -> int:
     """Return the most resident memory this process has held, in bytes.
 
     Linux: VmHWM, not `ru_maxrss`, which a process inherits from the one that started it, however large that was.
+
+    Raises:
+        BundleError: The system does not say (Windows).
     """
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:  # not Linux
-        import resource
-
+    except OSError as error:  # not Linux
+        try:
+            import resource
+        except ImportError:
+            raise BundleError(
+                "this system does not say how much memory a process held", do="measure memory on Linux or macOS"
+            ) from error
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flyweight.errors import BundleError
-from flyweight.runtime.backends import CUDA, CUDA_PROVIDER, DEFAULT, import_backend
+from flyweight.runtime.backends import CUDA, CUDA_PROVIDER, DEFAULT, ENGINES, import_backend
 
 CPU_PROVIDER = "CPUExecutionProvider"
 PROVIDERS = {DEFAULT: (CPU_PROVIDER,), CUDA: (CUDA_PROVIDER, CPU_PROVIDER)}
@@ -44,6 +44,8 @@ class Placement:
         return tuple(node for node in self.nodes if node.provider != self.asked)
 
     def __str__(self) -> str:
+        if not self.nodes:
+            return f"on {self.asked}, which is all this backend has here"
         if not self.elsewhere:
             return f"all {len(self.nodes)} nodes on {self.asked}"
         counts = Counter(f"{node.op} on {node.provider}" for node in self.elsewhere)
@@ -61,6 +63,8 @@ def placement(file: Path, backend: str) -> Placement:
         return placed_by_onnxruntime(file, PROVIDERS[backend])
     if backend == "openvino":
         return _placed_by_openvino(file)
+    if backend in ENGINES:  # they have the processor alone here: nothing can fall back to it
+        return Placement("CPU", ())
     raise BundleError(f"the backend {backend!r} does not say where nodes run", do=f"ask about one of {[*PROVIDERS]}")
 
 
@@ -91,9 +95,11 @@ def _placed_by_openvino(file: Path) -> Placement:
     import_backend("openvino")  # keeps its reports from the network
     import openvino
 
+    from flyweight.runtime.backends.openvino import read
+
     core = openvino.Core()
     try:
-        model = core.read_model(Path(file).read_bytes())
+        model = read(core, file)
         takes = core.query_model(model, "CPU")
     except RuntimeError as error:
         raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error

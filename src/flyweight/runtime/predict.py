@@ -121,6 +121,10 @@ class Predictor:
             else:
                 yield self._prediction(source_name(source), next(probs), top_k)
 
+    def answer(self, name: str, logits: np.ndarray, top_k: int = 5) -> Prediction:
+        """Return what logits (K,) of one image say."""
+        return self._prediction(name, softmax(logits[None], self.bundle.temperature)[0], top_k)
+
     def _prediction(self, name: str, probs: np.ndarray, top_k: int) -> Prediction:
         # Stable: of two equal classes the one that comes first, on every machine.
         order = np.argsort(-probs, kind="stable")[:top_k]

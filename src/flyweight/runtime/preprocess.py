@@ -9,6 +9,7 @@ What is decided:
     16 bit     the upper 8 bits (`value >> 8`), which is what Pillow does to 16-bit colour.
     animation  the first frame.
     formats    those of `FORMATS`, whatever the file is called: Pillow would run Ghostscript on an EPS.
+    resize     as `resize.py` defines it, in integers.
     size       more than `MAX_PIXELS` in the header is refused before anything is decoded.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from flyweight.errors import BundleError, DataError
+from flyweight.runtime.resize import FILTERS, resize
 
 # The size at which Pillow begins to warn of a decompression bomb: a quarter of a GiB as RGB.
 MAX_PIXELS = 89_478_485
@@ -35,11 +37,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 Resize = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "box"]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-}
 # EXIF orientation to the turn that undoes it.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,7 +61,7 @@ class Preprocess:
         channels: 1 gray, 3 RGB, 4 RGBA; arrays may have any number.
         resize: `crop` takes the largest centred square, `stretch` ignores the aspect ratio, `pad` keeps the
             whole picture and fills the rest with the mean, which is zero after normalisation.
-        interpolation: Pillow's antialiased filter.
+        interpolation: The antialiased filter, of `resize.FILTERS`.
         mean: Per channel in 0..1 units; applied inside the graph, recorded here. Empty means 0.5.
         std: As `mean`.
     """
@@ -145,7 +142,7 @@ def fit_image(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         side = min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-    return _resized(image, (size, size), preprocess.interpolation, box)
+    return resize(image, (size, size), preprocess.interpolation, box)
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -161,22 +158,37 @@ def _read(path: Path, name: str) -> bytes:
 
 def _opened(content: bytes, name: str) -> Image.Image:
     """Return the decoded first frame; the header's size is checked before a pixel is."""
-    if not content:
-        raise DataError(f"the image {name!r} is empty (0 bytes)", do=f"remove {name!r} or copy it again")
-    if math.prod(promised := _png_size(content)) > MAX_PIXELS:
-        raise _too_large(promised, name)
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(_header_size(content), name) from error
-    except Exception as error:  # foreign bytes: decoders raise whatever comes to them
-        raise _unreadable(name, error, content) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(image.size, name)
+    image = _identified(content, name, MAX_PIXELS)
     try:
         image.load()
     except Exception as error:  # as above
         raise _unreadable(name, error, content) from error
+    return image
+
+
+def size_of(content: bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return (width, height) as the header of an image file says; no pixel is decoded.
+
+    Raises:
+        DataError: Empty, of no known format, or more than `max_pixels`.
+    """
+    return _identified(content, name or f"{len(content)} bytes", max_pixels).size
+
+
+def _identified(content: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Return the image with its header read and nothing else."""
+    if not content:
+        raise DataError(f"the image {name!r} is empty (0 bytes)", do=f"remove {name!r} or copy it again")
+    if math.prod(promised := _png_size(content)) > max_pixels:
+        raise _too_large(promised, name, max_pixels)
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(_header_size(content), name, max_pixels) from error
+    except Exception as error:  # foreign bytes: decoders raise whatever comes to them
+        raise _unreadable(name, error, content) from error
+    if image.width * image.height > max_pixels:
+        raise _too_large(image.size, name, max_pixels)
     return image
 
 
@@ -197,11 +209,11 @@ def _header_size(content: bytes) -> tuple[int, int]:
     return (0, 0)
 
 
-def _too_large(size: tuple[int, int], name: str) -> DataError:
+def _too_large(size: tuple[int, int], name: str, max_pixels: int) -> DataError:
     width, height = size
     return DataError(
         f"the image {name!r} says it is {width}×{height} px ({width * height / 1e6:.0f} Mpx); "
-        f"the limit is {MAX_PIXELS / 1e6:.0f} Mpx",
+        f"the limit is {max_pixels / 1e6:.0f} Mpx",
         do=f"scale {name!r} down, or remove it if it is not a picture",
     )
 
@@ -282,29 +294,16 @@ def _from_array(array: np.ndarray, channels: int, name: str) -> np.ndarray:
 def _padded(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     size = preprocess.image_size
     height, width = image.shape[:2]
-    scale = size / max(height, width)
-    # floor(x + 0.5): Python's round() would take halves to the even side, which other languages do not.
-    inner_w, inner_h = (max(1, math.floor(side * scale + 0.5)) for side in (width, height))
+    longest = max(height, width)
+    # In integers, halves up: Python's round() takes them to the even side, which other languages do not.
+    inner_w, inner_h = (max(1, (2 * side * size + longest) // (2 * longest)) for side in (width, height))
     fill = np.array([math.floor(value * 255 + 0.5) for value in preprocess.mean], np.uint8)
     canvas = np.empty((size, size, image.shape[2]), np.uint8)
     canvas[:] = fill
     left, top = (size - inner_w) // 2, (size - inner_h) // 2
-    box = (0.0, 0.0, float(width), float(height))
-    inner = _resized(image, (inner_w, inner_h), preprocess.interpolation, box)
+    inner = resize(image, (inner_w, inner_h), preprocess.interpolation)
     canvas[top : top + inner_h, left : left + inner_w] = inner
     return canvas
-
-
-def _resized(
-    image: np.ndarray, size: tuple[int, int], interpolation: str, box: tuple[float, float, float, float]
-) -> np.ndarray:
-    def one(plane: np.ndarray) -> np.ndarray:
-        return np.array(Image.fromarray(plane).resize(size, FILTERS[interpolation], box))
-
-    if image.shape[2] == 3:
-        return one(np.ascontiguousarray(image))
-    # Channel by channel: Pillow would weigh the colours of four channels by the fourth.
-    return np.stack([one(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])], axis=2)
 
 
 def _check(preprocess: Preprocess) -> None:

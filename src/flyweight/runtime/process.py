@@ -36,7 +36,7 @@ def run_module(module: str, arguments: list[str], stdin: str = "") -> str:
     if done.returncode == BundleError.exit_code and done.stdout.startswith("{"):
         problem = json.loads(done.stdout.splitlines()[0])
         raise BundleError(problem["what"], do=problem["do"])
-    if done.returncode == -signal.SIGKILL:
+    if os.name == "posix" and done.returncode == -signal.SIGKILL:
         raise BundleError(
             "the system ended the process that ran the model, most likely for want of memory",
             do="free some memory, or measure a smaller network",

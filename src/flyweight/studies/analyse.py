@@ -33,7 +33,7 @@ from flyweight.report.study import (
     StudyFacts,
     StudyVerdict,
 )
-from flyweight.runtime.backends import ENGINES
+from flyweight.runtime.backends import engines_of
 from flyweight.runtime.environment import environment
 from flyweight.studies.deployed import read_deployed
 from flyweight.studies.devices import device_rankings
@@ -279,7 +279,7 @@ def _deployed(found: dict[str, Any]) -> DeployedFacts:
 
 
 def _timed_on(conditions: dict[str, Any]) -> str:
-    engines = [f"{name} {conditions['versions'][name]}" for name in ENGINES if name in conditions["versions"]]
+    engines = [f"{name} {conditions['versions'][name]}" for name in engines_of() if name in conditions["versions"]]
     return f"{conditions['cpu']}, {', '.join(engines)}, {conditions['date'][:16]}"
 
 

@@ -19,7 +19,7 @@ from flyweight.studies.forecast import Forecast, foresee
 from flyweight.studies.schedule import Running, TrialDone, TrialEvent, TrialFailed, run_trials
 from flyweight.studies.spent import add_energy
 from flyweight.studies.study import Scale, Study, Trial, recipe_of
-from flyweight.studies.trial import Place
+from flyweight.studies.trial import CLAIM, Place, load_part
 
 PAGE_SECONDS = 15.0  # between two drawings of the page while the study runs
 
@@ -70,10 +70,13 @@ def conduct(
         tell: Called with each event as it happens.
 
     Raises:
+        DataError: A data set cannot be read; the folder is then as it was.
         RecipeError: The folder holds another study.
         TrainingError: A worker died.
         OutputError: The folder cannot be written.
     """
+    if not (place.out / CLAIM).is_file():
+        _look_at_data(study, size, order, place)
     tell(foresee(study, size, order, place, say=lambda text: tell(Note(text))))
     errors = _run(study, scale, size, order, place, jobs=jobs, tell=tell)
     if study.compare and not errors:
@@ -89,6 +92,13 @@ def conduct(
     if facts.maps:
         write_text(place.out / "map.csv", csv_map(facts.maps))
     return Conducted(facts, files.html, tuple(errors))
+
+
+def _look_at_data(study: Study, size: Scale, order: Sequence[Trial], place: Place) -> None:
+    """Open each data set before the folder is taken for this study."""
+    first = {trial.dataset: trial for trial in reversed(order)}
+    for trial in first.values():
+        load_part(study, size, trial, recipe_of(study, size, trial), place)
 
 
 def _run(

@@ -11,29 +11,40 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from flyweight.data.dataset import Dataset
-from flyweight.errors import RecipeError
 from flyweight.report.facts import Conditions
 from flyweight.report.tuning import ChoiceFacts, ParamFacts, RungFacts, RungResult, TrialFacts, TuningFacts
 from flyweight.runtime.environment import environment
 from flyweight.train.recipe import Recipe
 from flyweight.tune.brackets import rank
+from flyweight.tune.edges import edges
 from flyweight.tune.search import Search
-from flyweight.tune.space import Param, keys_of
+from flyweight.tune.space import keys_of
 from flyweight.tune.suggest import as_study, directions_of
-from flyweight.tune.trials import BRACKET, CAUSE, COSTS, NO_BRACKET, entrants_of, rungs_of, seen_of
+from flyweight.tune.trials import (
+    BRACKET,
+    CAUSE,
+    COSTS,
+    DEATHS,
+    NO_BRACKET,
+    entrants_of,
+    expected_of,
+    leaders_of,
+    rungs_of,
+    seen_of,
+)
 
 RECIPE = "recipe.yaml"
-EDGE = 0.05  # of a range: nearer to its end than this is at its edge
-LOOKED_AT = 3  # best trials
 LEAST_FOR_IMPORTANCE = 8
 
 Status = Literal["finished", "stopped", "over budget", "failed", "running"]
 
 
 def best_trial(search: Search, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the trial that is best in the metric among those trained in full; None where none was."""
-    finals = _finals(search, trials)
-    return finals[0] if finals else None
+    """Return the trial that is best in the metric at full length, reached or expected; None where none came far enough.
+
+    Far enough is the rung before the full one.
+    """
+    return next(iter(leaders_of(search, trials)), None)
 
 
 def best_recipe(search: Search, trials: Sequence[FrozenTrial]) -> Recipe | None:
@@ -41,53 +52,26 @@ def best_recipe(search: Search, trials: Sequence[FrozenTrial]) -> Recipe | None:
     best = best_trial(search, trials)
     if best is None:
         return None
-    score = rungs_of(search, best)[search.full]["score"]
-    gave = f"{100 * score:.2f} %, trial {best.number} of the search {search.name}, chosen by this number"
+    gave = f"{_gave(search, trials, best)}, trial {best.number} of the search {search.name}, chosen by this number"
     recipe = search.trial_recipe(keys_of(search.space.params, best.params))
     return recipe.model_copy(update={"expected": {f"{search.metric} on validation": gave}})
 
 
-def edges(search: Search, trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
-    """Return a sentence for each value that most of the best trials have at the end of its range."""
-    best = _finals(search, trials)[:LOOKED_AT]
-    found = []
-    for param in search.space.params:
-        if param.choices or not best or param.name not in best[0].params:
-            continue
-        places = [param.place(trial.params[param.name]) for trial in best if param.name in trial.params]
-        low, high = (sum(near) for near in zip(*((p < EDGE, p > 1 - EDGE) for p in places), strict=True))
-        end = "lower" if 2 * low > len(places) else "upper" if 2 * high > len(places) else None
-        if end is not None and _goes_on(search, param, end, best[0]):
-            found.append(_edge(param, end, best[0].params[param.name]))
-    return tuple(found)
-
-
-def _goes_on(search: Search, param: Param, end: str, trial: FrozenTrial) -> bool:
-    """True where a recipe may have values beyond that end of the range: a warm-up cannot be shorter than none."""
-    low, high = param.range
-    step = max(1.0, EDGE * (high - low)) if param.integer else EDGE * (high - low)
-    beyond = (low / 2 if param.log else low - step) if end == "lower" else (2 * high if param.log else high + step)
-    try:
-        search.trial_recipe({**keys_of(search.space.params, trial.params), param.key: beyond})
-    except RecipeError:
-        return False
-    return True
-
-
-def _edge(param: Param, end: str, value: float) -> str:
-    bound = param.range[0 if end == "lower" else 1]
-    return (
-        f"{param.name}: the best trials lie at the {end} end of the range (best {value:.4g}, end {bound:.4g}); "
-        f"a better one may lie beyond: search again with a {end} end further out."
-    )
+def _gave(search: Search, trials: Sequence[FrozenTrial], best: FrozenTrial) -> str:
+    results = rungs_of(search, best)
+    last = max(results)
+    if last == search.full:
+        return f"{100 * results[last]['score']:.2f} %"
+    expected = 100 * (expected_of(search, trials, best.number) or 0.0)
+    return f"{expected:.2f} % expected, {100 * results[last]['score']:.2f} % after {results[last]['images']:,} images"
 
 
 def facts_of(
     search: Search, dataset: Dataset, trials: Sequence[FrozenTrial], *, ended: str = "", command: str = ""
 ) -> TuningFacts:
     """Return what the report of the search says, as far as it has come."""
-    finals = _finals(search, trials)
-    order = _fronts(search, finals)
+    best = best_trial(search, trials)
+    order = _fronts(search, _finals(search, trials))
     rows = tuple(_trial_facts(search, trial) for trial in trials)
     return TuningFacts(
         title=f"{search.name}: {search.recipe.name} tuned on {dataset.name}",
@@ -99,15 +83,16 @@ def facts_of(
         ),
         params=_params(search, trials),
         trials=rows,
-        best=finals[0].number if finals else None,
+        best=None if best is None else best.number,
+        best_expected=None if best is None else expected_of(search, trials, best.number),
         front=order if search.costs else (),
         choices=_choices(search, trials),
-        edges=edges(search, trials),
+        edges=edges(search, leaders_of(search, trials)),
         image_passes=sum(row.images for row in rows),
         full_passes=search.ladder[-1].images,
         train_seconds=sum(result.seconds for row in rows for result in row.results),
         ended=ended,
-        recipe=str(search.out / RECIPE) if finals else "",
+        recipe="" if best is None else str(search.out / RECIPE),
         conditions=_conditions(search, dataset, command),
     )
 
@@ -143,6 +128,7 @@ def _trial_facts(search: Search, trial: FrozenTrial) -> TrialFacts:
         results=tuple(results),
         costs=dict(trial.user_attrs.get(COSTS, {})),
         cause=trial.user_attrs.get(CAUSE, ""),
+        deaths=len(trial.user_attrs.get(DEATHS, ())),
     )
 
 
@@ -223,6 +209,7 @@ def _conditions(search: Search, dataset: Dataset, command: str) -> Conditions:
         command=command or here["command"],
         date=here["date"],
         details={
+            "search space": search.space.name,
             "sampler": search.sampler,
             "budget": search.budget.text or "none",
             "judged on": "validation images; the test part stays sealed",
@@ -231,7 +218,7 @@ def _conditions(search: Search, dataset: Dataset, command: str) -> Conditions:
 
 
 def write_recipe(search: Search, trials: Sequence[FrozenTrial]) -> Path | None:
-    """Write the best recipe into the folder of the search; None where nothing was trained in full."""
+    """Write the best recipe into the folder of the search; None where there is none."""
     recipe = best_recipe(search, trials)
     if recipe is None:
         return None

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from flyweight.data.dataset import Dataset
 from flyweight.errors import RecipeError
 from flyweight.measure.budget import Budget
+from flyweight.measure.device import refuse_elsewhere
 from flyweight.train.recipe import Recipe, load_recipe
 from flyweight.tune.brackets import plan_brackets
 from flyweight.tune.fidelity import Shrinks, plan_ladder
@@ -21,7 +22,7 @@ from flyweight.tune.search import (
     refuse_impossible,
     train_images,
 )
-from flyweight.tune.space import Param, Space, Value, load_space
+from flyweight.tune.space import Param, Space, Value, load_space, space_for
 from flyweight.tune.suggest import grid_of, make_sampler
 
 LEAST_A_CLASS = 20  # training images that the shortest rung keeps
@@ -33,7 +34,7 @@ def plan_search(
     out: Path,
     recipe: str = "default",
     settings: Sequence[str] = (),
-    space: str = "training",
+    space: str | None = None,
     trials: int = 40,
     margin: float | None = None,
     budget: str = "",
@@ -51,6 +52,9 @@ def plan_search(
 ) -> tuple[Search, Dataset]:
     """Return the search and its images.
 
+    Args:
+        space: A shipped search space or a YAML file; None: the one for the recipe's network.
+
     Raises:
         DataError: The images cannot be read.
         RecipeError: A recipe, space, sampler, objective or rung that is unknown or impossible.
@@ -63,13 +67,14 @@ def plan_search(
             do="tune a recipe without stages; what comes after (int8, unfreezing) begins with its result: --from RUN",
             more="docs/tuning.md#rungs",
         )
-    chosen = _with_own_values(load_space(space), base)
+    chosen = _with_own_values(load_space(space or space_for(base.model.name)), base)
     chosen.check(base)
     make_sampler(sampler, chosen, seed)
     if sampler == "grid":
         grid_of(chosen)
     parsed = Budget.parse(budget)
     refuse_impossible(parsed)
+    refuse_elsewhere(parsed, "tune")
     metric, costs = check_objectives(objectives, parsed)
     if margin is not None and costs:
         raise RecipeError("--margin with several objectives", do="leave out --margin, or the costs of --objective")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flyweight
 from flyweight.data.audit import leave_out
 from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
@@ -19,6 +18,7 @@ from flyweight.measure.budget import LIMITS, MEASURED, Budget
 from flyweight.train.prepare import native_shape, split_for
 from flyweight.train.recipe import Recipe
 from flyweight.tune.brackets import Shape
+from flyweight.tune.code import code_facts
 from flyweight.tune.fidelity import Rung
 from flyweight.tune.space import Space, Value
 from flyweight.tune.store import Direction
@@ -114,10 +114,10 @@ class Search:
         """Return what makes it this search, to be compared when it goes on; how long it may take does not."""
         left_out = {"name", "description", "expected", "resolved"}
         return {
-            "version": flyweight.__version__,
+            **code_facts(),
             "data": dataset.fingerprint(),
             "recipe": _short(self.recipe.model_dump(mode="json", exclude=left_out)),
-            "space": _short(self.space.model_dump(mode="json", exclude={"name", "about"})),
+            "space": _short(self.space.model_dump(mode="json", exclude={"name", "about", "source", "families"})),
             "rungs": [[rung.epochs, round(rung.share, 6), rung.image_size] for rung in self.ladder],
             "brackets": json.loads(json.dumps(self.shapes)),
             "sampler": self.sampler,

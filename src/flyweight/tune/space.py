@@ -18,9 +18,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flyweight.errors import RecipeError
+from flyweight.models.zoo import ZOO
 from flyweight.train.recipe import Recipe
 
 DOCS = "docs/tuning.md#spaces"
+ANY = "training"  # the space for any network
 Value = bool | int | float | str
 
 
@@ -115,10 +117,17 @@ class Param(_Part):
 
 
 class Space(_Part):
-    """A search space: what is drawn, in this order, and what is fixed."""
+    """A search space: what is drawn, in this order, and what is fixed.
+
+    Attributes:
+        source: Where its ranges and likely values are from.
+        families: Of the zoo's networks that it is meant for; it is theirs where no space is named.
+    """
 
     name: str = "custom"
     about: str = ""
+    source: str = ""
+    families: tuple[str, ...] = ()
     params: tuple[Param, ...] = Field(min_length=1)
     fixed: dict[str, Any] = Field(default_factory=dict)
 
@@ -205,9 +214,16 @@ def load_space(name: str | Path) -> Space:
         problems = [_problem(one) for one in error.errors()]
         raise RecipeError(
             f"{where}: {len(problems)} problem{'s' * (len(problems) > 1)}: {'; '.join(problems)}",
-            do="correct the space; start from a shipped one: flyweight tune --show-space small > space.yaml",
+            do="correct the space; start from a shipped one: flyweight tune --show-space training > space.yaml",
             more=DOCS,
         ) from error
+
+
+def space_for(network: str) -> str:
+    """Return the name of the shipped space for a network's family; `training` for one that the zoo does not list."""
+    family = ZOO[network].family if network in ZOO else None
+    spaces = {name: Space.model_validate(yaml.safe_load(text)) for name, text in shipped_spaces().items()}
+    return next((name for name, space in spaces.items() if family in space.families), ANY)
 
 
 def shipped_spaces() -> dict[str, str]:

@@ -105,6 +105,24 @@ def _started(pid: int) -> str:
         return ""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a process is at.
+
+    Attributes:
+        work: `3/0` is trial 3 on rung 0; `decide` is the lock.
+        beat: How often it has said that it is still at it.
+        dead: True where it has died.
+        outlived: True where whoever asks had opened the study before it was claimed.
+    """
+
+    work: str
+    owner: Owner
+    beat: int
+    dead: bool
+    outlived: bool
+
+
 @dataclass
 class Store:
     """A study in its database; open it with `open_store`."""
@@ -113,6 +131,7 @@ class Store:
     study: optuna.Study
     engine: sqlalchemy.Engine
     owner: Owner
+    opened: float = field(default_factory=time.time)
     _seen: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
 
     def trials(self) -> list[FrozenTrial]:
@@ -144,20 +163,20 @@ class Store:
     def _id(self, number: int) -> int:
         return self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
-    def all_claims(self) -> dict[str, Owner]:
+    def claims(self) -> list[Claim]:
         """Return who is, or was when it died, at work on what."""
         with _explained(self.url), self.engine.begin() as connection:
             rows = connection.execute(_CLAIMS.select().where(_CLAIMS.c.study == self.study.study_name)).all()
-        return {row.work: Owner.parse(row.owner) for row in rows}
+        return [
+            Claim(row.work, Owner.parse(row.owner), row.beat, self._dead(row), self.opened < row.since) for row in rows
+        ]
 
-    def claims(self) -> dict[str, Owner]:
-        """Return who is at work on what; claims of those that died are dropped first."""
+    def drop(self, claim: Claim) -> None:
+        """Drop the claim of one that died, unless its beat goes on."""
+        its = (_CLAIMS.c.study == self.study.study_name, _CLAIMS.c.work == claim.work)
+        same = (_CLAIMS.c.owner == str(claim.owner), _CLAIMS.c.beat == claim.beat)
         with _explained(self.url), self.engine.begin() as connection:
-            rows = connection.execute(_CLAIMS.select().where(_CLAIMS.c.study == self.study.study_name)).all()
-            dead = [row for row in rows if self._dead(row)]
-            for row in dead:
-                connection.execute(_CLAIMS.delete().where(_CLAIMS.c.id == row.id, _CLAIMS.c.beat == row.beat))
-        return {row.work: Owner.parse(row.owner) for row in rows if row not in dead}
+            connection.execute(_CLAIMS.delete().where(*its, *same))
 
     def _dead(self, row: Any) -> bool:
         owner = Owner.parse(row.owner)
@@ -222,11 +241,15 @@ class Store:
         """
         until = time.monotonic() + LOCK_PATIENCE
         while not self.claim(LOCK):
-            if LOCK not in self.claims():
+            holder = next((claim for claim in self.claims() if claim.work == LOCK), None)
+            if holder is None:
+                continue
+            if holder.dead:
+                self.drop(holder)
                 continue
             if time.monotonic() > until:
                 raise OutputError(
-                    f"another process ({self.claims().get(LOCK)}) has held the search for {LOCK_PATIENCE:g} s",
+                    f"another process ({holder.owner}) has held the search for {LOCK_PATIENCE:g} s",
                     do="look whether that machine still runs; end it, and start this command again",
                 )
             time.sleep(WAIT_SECONDS)

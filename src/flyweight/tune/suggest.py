@@ -215,6 +215,17 @@ def expected_at_full(scores: Sequence[Mapping[int, float]], full: int) -> list[f
     return [scored[max(scored)] + sum(usual[max(scored) :]) if scored else None for scored in scores]
 
 
+def leaders(scores: Sequence[Mapping[int, float]], full: int) -> list[int]:
+    """Return the indices of the trials that came as far as the rung before the full one, best first.
+
+    They are ordered by what they reached at full length, or would have: a search has a best recipe before its first
+    full training is done, and one that was left behind on a good score is not forgotten.
+    """
+    expected = expected_at_full(scores, full)
+    far = [index for index, scored in enumerate(scores) if scored and max(scored) >= full - 1]
+    return sorted(far, key=lambda index: (-(expected[index] or 0.0), index))
+
+
 def _ask(trial: optuna.Trial, param: Param) -> Value:
     if param.choices:
         found = trial.suggest_categorical(param.name, param.choices)

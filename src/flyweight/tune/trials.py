@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from flyweight.tune.brackets import Entrant
 from flyweight.tune.search import Search
-from flyweight.tune.suggest import Seen, expected_at_full
+from flyweight.tune.suggest import Seen, expected_at_full, leaders
 
-BRACKET, COSTS, EXCESS, CAUSE = "bracket", "costs", "excess", "cause"
+BRACKET, COSTS, EXCESS, CAUSE, DEATHS = "bracket", "costs", "excess", "cause", "deaths"
 NO_BRACKET = -1  # over budget, or impossible: never trained
+
+
+def trial_folder(search: Search, number: int) -> Path:
+    """Return the folder of a trial; its trainings lie in `rung0`, `rung1`, ..."""
+    return search.out / "trials" / f"{number:04d}"
 
 
 def rung_key(rung: int) -> str:
@@ -52,8 +58,7 @@ def entrants_of(search: Search, trials: Sequence[FrozenTrial]) -> list[Entrant]:
 
 def seen_of(search: Search, trials: Sequence[FrozenTrial]) -> list[Seen]:
     """Return every trial as the sampler sees it; one that failed as the worst so far, so that it is not tried again."""
-    scores = [{rung: result["score"] for rung, result in rungs_of(search, trial).items()} for trial in trials]
-    expected = expected_at_full(scores, search.full)
+    expected = expected_at_full(scores_of(search, trials), search.full)
     worst = min((value for value in expected if value is not None), default=0.0)
     found = []
     for trial, value in zip(trials, expected, strict=True):
@@ -63,6 +68,21 @@ def seen_of(search: Search, trials: Sequence[FrozenTrial]) -> list[Seen]:
         attributes = {key: one for key, one in trial.system_attrs.items() if not key.startswith("constraints")}
         found.append(Seen(trial.params, known, trial.user_attrs.get(EXCESS, {}), attributes))
     return found
+
+
+def scores_of(search: Search, trials: Sequence[FrozenTrial]) -> list[dict[int, float]]:
+    """Return the metric of each trial by rung."""
+    return [{rung: result["score"] for rung, result in rungs_of(search, trial).items()} for trial in trials]
+
+
+def leaders_of(search: Search, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that came as far as the rung before the full one, best at full length first."""
+    return [trials[index] for index in leaders(scores_of(search, trials), search.full)]
+
+
+def expected_of(search: Search, trials: Sequence[FrozenTrial], number: int) -> float | None:
+    """Return what a trial reached at full length, or would have; None where nothing of it is trained."""
+    return expected_at_full(scores_of(search, trials), search.full)[number]
 
 
 def _has_costs(search: Search, trial: FrozenTrial) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -20,12 +19,23 @@ from flyweight.train.answers import validation_logits
 from flyweight.train.run import Finished, run
 from flyweight.train.trained import Trained
 from flyweight.tune.brackets import Add, Done, Step, Train, Wait, next_step, stopped
+from flyweight.tune.deaths import bury
 from flyweight.tune.search import Search
 from flyweight.tune.space import Value, keys_of
 from flyweight.tune.stop import unlikely_to_improve
-from flyweight.tune.store import LOCK, Store
+from flyweight.tune.store import Store
 from flyweight.tune.suggest import STATE, Suggestion, directions_of, distribution, suggest
-from flyweight.tune.trials import BRACKET, CAUSE, COSTS, EXCESS, NO_BRACKET, entrants_of, rung_key, seen_of
+from flyweight.tune.trials import (
+    BRACKET,
+    CAUSE,
+    COSTS,
+    EXCESS,
+    NO_BRACKET,
+    entrants_of,
+    rung_key,
+    seen_of,
+    trial_folder,
+)
 from flyweight.tune.weigh import excess, weigh_recipe
 
 WAIT_SECONDS = 1.0
@@ -67,18 +77,13 @@ def work(search: Search, dataset: Dataset, store: Store, *, until: float | None 
             store.release(step.work)
 
 
-def trial_folder(search: Search, number: int) -> Path:
-    """Return the folder of a trial; its trainings lie in `rung0`, `rung1`, ..."""
-    return search.out / "trials" / f"{number:04d}"
-
-
 def _decide(search: Search, dataset: Dataset, store: Store, until: float | None) -> Step:
     """Return what this worker does next, claimed for it; the caller holds the lock."""
     while True:
+        claimed = bury(search, store)
         trials = store.trials()
         entrants = entrants_of(search, trials)
         _settle(search, store, trials)
-        claimed = set(store.claims()) - {LOCK}
         more = (until is None or time.time() < until) and len(entrants) < search.trials
         step = next_step(search.shapes, entrants, claimed, more=more)
         begun = any(isinstance(step, Add) and one.bracket == step.bracket for one in entrants)

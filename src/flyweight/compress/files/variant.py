@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flyweight.compress.files import FILES
 from flyweight.compress.files.context import FileContext, Made, answers
@@ -15,7 +15,7 @@ from flyweight.data.dataset import Dataset
 from flyweight.errors import CompressError, ExportError
 from flyweight.export.bundle import NewVariant, add_file
 from flyweight.export.parity import Parity, compare, compare_levels
-from flyweight.measure.operators import heavy_in_float, operators
+from flyweight.measure.operators import Operator, heavy_in_float, operators
 from flyweight.measure.trial import MARGIN, Trial, run_trial
 from flyweight.runtime.bundle import Bundle
 
@@ -91,7 +91,7 @@ def try_file(
     context = FileContext(dataset, bundle, bundle.variant(source), how.margin)
     parity = checked(made, context)
     golden = answers(made.content, bundle.golden(bundle.variant(source))[0], optimized=False)
-    facts = {"step": str(step), **made.facts}
+    facts = {"step": str(step), **made.facts, **_told(made)}
     with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as scratch:
         file = Path(scratch) / f"model-{made.name}.onnx"
         file.write_bytes(made.content)
@@ -133,11 +133,28 @@ def checked(made: Made, context: FileContext) -> Parity:
     return parity
 
 
-def _refuse_float(made: Made) -> None:
+def _told(made: Made) -> dict[str, Any]:
+    """Return what the card says of a file that was made of another."""
+    found = _computed(made)
+    return {
+        "tool": "flyweight compress",
+        "carries": "classes and preprocessing are in its metadata",
+        "layers": sum(one.heavy for one in found),
+        "in_float": list(heavy_in_float(found)) if made.precision == "int8" else [],
+        "notes": list(made.said),
+    }
+
+
+def _computed(made: Made) -> tuple[Operator, ...]:
+    """Return the operators of a file as ONNX Runtime computes them."""
     with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as folder:
         file = Path(folder) / "model.onnx"
         file.write_bytes(made.content)
-        found = heavy_in_float(operators(file, "onnxruntime"))
+        return operators(file, "onnxruntime")
+
+
+def _refuse_float(made: Made) -> None:
+    found = heavy_in_float(_computed(made))
     # The layer that gives the logits may stay in float: what it gives is no level of anything.
     if len(found) > len(made.kept) + 1:
         raise ExportError(

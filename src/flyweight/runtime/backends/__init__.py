@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -42,21 +43,50 @@ Load = Callable[[Path, int], Backend]
 
 
 DEFAULT = "onnxruntime"
-ENGINES = (DEFAULT, "openvino")  # by the package that each needs; a module here has the same name
+ONNX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine needs and takes.
+
+    Attributes:
+        package: That must be installed.
+        reads: Suffixes of the files it runs.
+    """
+
+    package: str
+    reads: tuple[str, ...]
+
+
+# A module here has the engine's name, less the dashes.
+ENGINES = {
+    DEFAULT: Engine("onnxruntime", (ONNX,)),
+    "openvino": Engine("openvino", (ONNX, ".xml")),
+    "litert": Engine("ai_edge_litert", (".tflite",)),
+    "executorch": Engine("executorch", (".pte",)),
+    "torch-export": Engine("torch", (".pt2",)),
+}
 CUDA = "onnxruntime-cuda"  # the default one's package, built for CUDA
 CHECK = "busy-wait"  # to check the clock with
 
 
-def installed() -> tuple[str, ...]:
-    """Return the engines that this environment has, the default one first."""
-    return tuple(name for name in ENGINES if find_spec(name) is not None)
+def engines_of(suffix: str = ONNX) -> tuple[str, ...]:
+    """Return the engines that run files of a suffix, installed or not, the default one first."""
+    return tuple(name for name, engine in ENGINES.items() if suffix in engine.reads)
 
 
-def available() -> tuple[str, ...]:
-    """Return the same, and the default one on CUDA where its package was built for that."""
+def installed(suffix: str = ONNX) -> tuple[str, ...]:
+    """Return those of them that this environment has."""
+    return tuple(name for name in engines_of(suffix) if find_spec(ENGINES[name].package) is not None)
+
+
+def available(suffix: str = ONNX) -> tuple[str, ...]:
+    """Return the same, and for ONNX the default one on CUDA where its package was built for that."""
     import onnxruntime
 
-    return installed() + ((CUDA,) if CUDA_PROVIDER in onnxruntime.get_available_providers() else ())
+    cuda = suffix == ONNX and CUDA_PROVIDER in onnxruntime.get_available_providers()
+    return installed(suffix) + ((CUDA,) if cuda else ())
 
 
 CUDA_PROVIDER = "CUDAExecutionProvider"

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, from the same ONNX file.
+"""OpenVINO on the CPU, from an ONNX file or OpenVINO's own (.xml, with the weights in .bin beside it).
 
 Its package reports every import to its makers over the network and writes an identifier into the home folder; here that
 part is kept from loading, for which the package has a stub of its own.
@@ -19,24 +19,20 @@ try:
 except ImportError as error:
     raise MissingExtraError(f"OpenVINO cannot be imported ({error})", do="pip install 'flyweight[openvino]'") from error
 
+INFO, PRECISION = "flyweight", "precision"  # where an .xml says what it is to be computed in
+
 
 class OpenVino:
-    """An ONNX file with one input of uint8 images and one output of logits, computed in float32 or int8 as it says."""
+    """A file with one input of uint8 images and one output of logits, computed in what the file says."""
 
     name = "openvino"
 
     def __init__(self, file: Path, threads: int) -> None:
-        # Without the last hint float layers run in bfloat16 where the processor can: not what the file says.
-        how = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        try:
-            core = openvino.Core()
-            # From bytes: a path would let an ONNX file read other files as its external weights.
-            compiled = core.compile_model(core.read_model(Path(file).read_bytes()), "CPU", how)
-        except Exception as error:  # its errors are RuntimeError and ValueError of several kinds
-            raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error
-        self._request = compiled.create_infer_request()
-        self.shape = _image_shape(compiled.inputs[0], file)
-        first = compiled.inputs[0].get_partial_shape()[0]
+        model = compiled(file, threads)
+        self.how = f"floats computed in {model.get_property('INFERENCE_PRECISION_HINT').get_type_name()}"
+        self._request = model.create_infer_request()
+        self.shape = _image_shape(model.inputs[0], file)
+        first = model.inputs[0].get_partial_shape()[0]
         self.only_batch = first.get_length() if first.is_static else None
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -46,6 +42,32 @@ class OpenVino:
         except RuntimeError as error:
             raise BundleError(f"openvino cannot run the file: {error}", do="use the backend 'onnxruntime'") from error
         return logits
+
+
+def compiled(file: Path, threads: int) -> openvino.CompiledModel:
+    """Return the file compiled for the CPU. Raises BundleError."""
+    how = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    try:
+        core = openvino.Core()
+        model = read(core, file)
+        # Without a hint float layers run in bfloat16 where the processor can, whether the file says so or not.
+        return core.compile_model(model, "CPU", {**how, "INFERENCE_PRECISION_HINT": _precision(model)})
+    except Exception as error:  # its errors are RuntimeError and ValueError of several kinds
+        raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error
+
+
+def read(core: openvino.Core, file: Path) -> openvino.Model:
+    """Return the model of a file. From bytes: a path would let an ONNX file read others as its external weights."""
+    content = Path(file).read_bytes()
+    if Path(file).suffix == ".xml":
+        return core.read_model(content, Path(file).with_suffix(".bin").read_bytes())
+    return core.read_model(content)
+
+
+def _precision(model: openvino.Model) -> str:
+    """Return what floats are computed in: f32, unless an .xml of ours says bf16."""
+    path = [INFO, PRECISION]
+    return "bf16" if model.has_rt_info(path) and model.get_rt_info(path).astype(str) == "bf16" else "f32"
 
 
 def _image_shape(given: openvino.ConstOutput, file: Path) -> tuple[int, int, int]:

@@ -17,13 +17,14 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-from flyweight.errors import FlyweightError, OutputError, TrainingError
+from flyweight.errors import FlyweightError, OutputError
+from flyweight.tune.deaths import Patience, bury
 from flyweight.tune.engines.local import serve
 from flyweight.tune.search import Search
+from flyweight.tune.store import open_store
 
 LOOK_SECONDS = 0.5
 KNOCK_SECONDS = 10.0
-DEATHS = 20  # of workers in a row, before the search is given up
 DIED = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 
 
@@ -32,29 +33,24 @@ def run_workers(search: Search, *, jobs: int, until: float | None) -> Iterator[N
 
     Raises:
         OutputError: The cluster has several machines, and the database is a file of this one.
-        TrainingError: Workers die again and again.
+        TrainingError: Workers die again and again, and nothing is finished.
         FlyweightError: What a worker raised.
     """
     started = _connect(jobs)
     try:
         _check_storage(search)
+        store, patience = open_store(search.storage, search.name, facts={}, directions=search.directions), Patience()
         task = ray.remote(num_cpus=1, max_retries=0)(_take_part)
         running = [task.remote(search, until, os.getcwd()) for _ in range(jobs)]
-        deaths = 0
         while running:
             done, running = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
             yield None
             for reference in done:
                 if _died(reference):
-                    deaths += 1
+                    with store.deciding():
+                        bury(search, store)
+                    patience.died(search, store.trials())
                     running.append(task.remote(search, until, os.getcwd()))
-                else:
-                    deaths = 0
-            if deaths >= DEATHS:
-                raise TrainingError(
-                    f"{deaths} workers of the Ray cluster died one after the other",
-                    do="look at its log (ray status); with less memory to spare, use fewer --jobs",
-                )
     finally:
         if started:
             ray.shutdown()

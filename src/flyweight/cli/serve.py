@@ -1,0 +1,75 @@
+"""`flyweight serve`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flyweight.errors import MissingExtraError
+
+NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="Bundle: a folder or .zip.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    variant: Annotated[str | None, typer.Option(help="Model file of the bundle; its default without.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model; one batch runs at a time.")] = 1,
+    max_batch: Annotated[int, typer.Option(min=1, help="Images of one run of the model.")] = 16,
+    batch_wait_ms: Annotated[float, typer.Option(min=0, help="How long an image waits for others.")] = 0.0,
+    waiting: Annotated[int, typer.Option(min=1, help="Requests under way; more get 503.")] = 64,
+    max_mb: Annotated[float, typer.Option(min=0.001, help="Of one upload; more gets 413.")] = 10.0,
+    max_mpx: Annotated[float, typer.Option(min=0.001, max=89, help="Of one image, and decoded at a time.")] = 24.0,
+    rate: Annotated[float, typer.Option(min=0, help="Requests a second of one address; 0: any number.")] = 20.0,
+    page: Annotated[bool, typer.Option(help="The page of flyweight web in front.")] = True,
+    ort_web: Annotated[Path | None, typer.Option(help="As of flyweight web.")] = None,
+) -> None:
+    """Answer over HTTP: POST an image to /predict, get its classes; the same page as flyweight web in front."""
+    _need_extra()
+    from flyweight.runtime.bundle import Bundle
+    from flyweight.runtime.predict import Predictor
+    from flyweight.serve.app import make_app
+    from flyweight.serve.limits import MB, Limits
+    from flyweight.serve.server import listen
+    from flyweight.serve.server import serve as run_server
+
+    limits = Limits(
+        max_bytes=int(max_mb * MB), max_pixels=int(max_mpx * MB), held_bytes=max(32 * MB, int(max_mb * MB)),
+        waiting=waiting, max_batch=max_batch, batch_wait_ms=batch_wait_ms, rate=rate, burst=max(1, round(2 * rate)),
+        threads=threads,
+    )  # fmt: skip
+    opened = Bundle.open(bundle)
+    predictor = Predictor(opened, variant=variant, threads=threads)
+    html = _page(opened, predictor.variant.name, ort_web) if page else None
+    bound = listen(host, port)
+    shown, at = bound.getsockname()[:2]
+    address = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}"
+    print(f"bundle  {opened.name}, variant {predictor.variant.name} ({predictor.backend.name})")
+    print(
+        f"limits  {limits.decoders} thread(s) decode, {threads} run(s) the model in batches of up to {max_batch}; "
+        f"{waiting} requests under way, {max_mb:g} MB and {max_mpx:g} Mpx an image, "
+        + (f"{rate:g} a second of one address" if rate else "any rate")
+    )
+    print(f"listens {address}/predict  (curl --data-binary @photo.jpg {address}/predict)", flush=True)
+    run_server(make_app(predictor, limits, html), limits, bound)
+
+
+def _page(bundle: object, variant: str, ort_web: Path | None) -> str:
+    from flyweight.runtime.bundle import Bundle
+    from flyweight.web import render
+    from flyweight.web.ort import ort_web as find_runtime
+
+    assert isinstance(bundle, Bundle)
+    return render(bundle, bundle.variant(variant), find_runtime(ort_web))
+
+
+def _need_extra() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"flyweight serve needs {', '.join(missing)}", do='pip install "flyweight[serve]"', more="docs/serve.md"
+        )

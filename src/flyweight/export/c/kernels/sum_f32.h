@@ -1,0 +1,3 @@
+struct sum_f32 {
+    float low, high;
+};

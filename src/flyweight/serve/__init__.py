@@ -1,0 +1,1 @@
+"""A bundle behind HTTP: images in, classes out, within limits that hold under load."""

@@ -1,0 +1,113 @@
+"""Deaths of workers are noted in the study, whoever finds them, and only what kills again and again is given up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from flyweight.errors import TrainingError
+from flyweight.tune.deaths import AT_ONE_PLACE, IN_A_ROW, Patience, bury
+from flyweight.tune.plan import plan_search
+from flyweight.tune.search import Search, Source
+from flyweight.tune.store import Owner, Store, open_store
+from flyweight.tune.trials import BRACKET, CAUSE, DEATHS, rung_key, trial_folder
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    """A search of one rung, nothing of it trained."""
+    labels = np.arange(200) % 2
+    images = np.broadcast_to(labels[:, None, None, None] * 90, (200, 8, 8, 3)).astype(np.uint8)
+    images[:, 0, 0, 0] = np.arange(200)  # no two alike
+    np.savez(tmp_path / "two.npz", images=images, labels=labels)
+    found, _ = plan_search(Source(str(tmp_path / "two.npz")), out=tmp_path / "out", recipe="smoke", stop="none")
+    return found
+
+
+def store_of(search: Search) -> Store:
+    return open_store(search.storage, search.name, facts={"data": 1}, directions=search.directions)
+
+
+def begin(store: Store) -> None:
+    store.add(create_trial(state=TrialState.RUNNING, user_attrs={BRACKET: 0}))
+
+
+def die_at(store: Store, work: str) -> None:
+    """Leave the claim of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    me, store.owner = store.owner, Owner.of(process.pid)
+    assert store.claim(work)
+    store.owner = me
+    process.wait()
+
+
+def train_epochs(search: Search, epochs: int) -> None:
+    folder = trial_folder(search, 0) / "rung0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "history.jsonl").write_text("{}\n" * epochs)
+
+
+def trial(store: Store) -> FrozenTrial:
+    return store.trials()[0]
+
+
+def test_a_death_is_noted_once_with_where_it_was_and_the_work_is_free_again(search: Search) -> None:
+    store = store_of(search)
+    begin(store)
+    train_epochs(search, 2)
+    assert store.claim("7/0")  # this process lives
+    die_at(store, "0/0")
+    assert bury(search, store) == {"7/0"}
+    assert bury(search, store) == {"7/0"}
+    (death,) = trial(store).user_attrs[DEATHS]
+    assert (death["rung"], death["epochs"], death["outlived"]) == (0, 2, True)
+    assert store.claim("0/0")
+
+
+def test_a_training_at_which_workers_die_at_one_place_fails_with_its_cause(search: Search) -> None:
+    store = store_of(search)
+    begin(store)
+    for _ in range(AT_ONE_PLACE):
+        assert trial(store).state is TrialState.RUNNING
+        die_at(store, "0/0")
+        bury(search, store)
+    assert trial(store).state is TrialState.FAIL
+    assert "3 workers died at it, after 0 epochs" in trial(store).user_attrs[CAUSE]
+
+
+def test_a_training_that_gets_further_between_deaths_goes_on(search: Search) -> None:
+    store = store_of(search)
+    begin(store)
+    for epochs in range(2 * AT_ONE_PLACE):
+        train_epochs(search, epochs)
+        die_at(store, "0/0")
+        bury(search, store)
+    assert trial(store).state is TrialState.RUNNING
+    assert len(trial(store).user_attrs[DEATHS]) == 2 * AT_ONE_PLACE
+
+
+def test_a_command_that_was_ended_whole_is_not_held_against_what_it_trained(search: Search) -> None:
+    begin(store_of(search))
+    for _ in range(2 * AT_ONE_PLACE):
+        die_at(store_of(search), "0/0")
+        bury(search, store_of(search))  # the same command again
+    store = store_of(search)
+    assert trial(store).state is TrialState.RUNNING
+    assert len(trial(store).user_attrs[DEATHS]) == 2 * AT_ONE_PLACE
+
+
+def test_workers_that_die_while_nothing_is_finished_end_the_search(search: Search) -> None:
+    store, patience = store_of(search), Patience()
+    begin(store)
+    for _ in range(IN_A_ROW - 1):
+        patience.died(search, store.trials())
+    store.note(0, rung_key(0), {"score": 0.5})
+    for _ in range(IN_A_ROW - 1):
+        patience.died(search, store.trials())
+    with pytest.raises(TrainingError, match="20 workers died one after the other"):
+        patience.died(search, store.trials())
