@@ -101,3 +101,13 @@ def test_the_command_refuses_with_exit_code_1_and_shows_why_on_a_page(
     assert "do not ship" in page
     assert "nothing was timed" in page
     assert not (out / "bundle").exists()
+
+
+def test_a_file_against_itself_does_not_ship_since_it_is_no_smaller(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["trial", str(bundle.path), "--data", "sample", "--variant", "fp32", "--against", "fp32", "--json"]
+    assert command([*asked, "--out", str(tmp_path), "--timing", "none", "--margin", "2"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["change"]["value"], found["flipped"], found["size_ratio"]) == (0.0, 0, 1.0)
+    assert any("1.00 of the" in reason for reason in found["because"])

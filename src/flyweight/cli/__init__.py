@@ -39,6 +39,7 @@ COMMANDS = {
         "Prune, distil, quantize … a run, and hold a trial: ship or do not ship.",
     ),
     "quantize": ("flyweight.cli.compress", "quantize", "Add an int8, fp16 or palette file to a bundle, if it is fit."),
+    "trial": ("flyweight.cli.compress", "trial", "Hold one variant of a bundle against another: ship or do not ship."),
     "export": ("flyweight.cli.export", "export", "Turn a finished run into a bundle that runs without torch."),
     "convert": ("flyweight.cli.convert", "convert", "Add a variant to a bundle: another format or precision."),
     "predict": ("flyweight.cli.predict", "predict", "Classify files, folders or standard input with a bundle."),

@@ -76,6 +76,52 @@ def quantize(
     _run(bundle, step, data, out, part, margin, threads, timing, variant, anyway, None, quarantine, as_json)
 
 
+def trial(
+    bundle: Annotated[Path, typer.Argument(help="Bundle: a folder or .zip.")],
+    data: Data,
+    variant: Annotated[str, typer.Option(help="The variant that is judged.")],
+    against: Annotated[str | None, typer.Option(help="What it would replace; the default variant without.")] = None,
+    out: Out = Path("runs/trial"),
+    part: Part = "val",
+    margin: Margin = 1.0,
+    threads: Threads = 1,
+    timing: Timing = "full",
+    quarantine: Quarantine = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold one variant of a bundle against another, whatever their formats: ship, or do not ship, because …
+
+    The exit code is 1 where it does not. OUT holds trial.json and trial.html.
+    """
+    _known(part, timing)
+    from flyweight.data.audit import leave_out
+    from flyweight.data.sources import load_data
+    from flyweight.data.split import open_test
+    from flyweight.files import write_json
+    from flyweight.measure.trial import run_trial
+    from flyweight.runtime.bundle import Bundle
+
+    opened, dataset = Bundle.open(bundle), leave_out(load_data(data), quarantine)
+    if part == "test":
+        open_test(out / "test-openings.jsonl", why=f"trial of {opened.name} {variant}")
+    with TrainingProgress(quiet=as_json) as bars:
+        found = run_trial(
+            (opened, against), (opened, variant), dataset, part=part, margin=margin / 100, threads=threads,  # type: ignore[arg-type]
+            timing=timing, progress=bars.stage,  # type: ignore[arg-type]
+        )  # fmt: skip
+    write_json(out / "trial.json", [found.model_dump(mode="json")])
+    page = write_page((found,), dataset, out)
+    print(found.model_dump_json() if as_json else "\n".join([*lines(found), f"trial   {page}"]))
+    if not found.ship:
+        raise typer.Exit(1)
+
+
+def _known(part: str, timing: str) -> None:
+    for name, value, known in (("--part", part, ("val", "test")), ("--timing", timing, ("full", "quick", "none"))):
+        if value not in known:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=f"'{name}'")
+
+
 def _run(
     source: Path,
     steps: list[str],
@@ -92,9 +138,7 @@ def _run(
     as_json: bool,
 ) -> None:
     need_train_extra()
-    for name, value, known in (("--part", part, ("val", "test")), ("--timing", timing, ("full", "quick", "none"))):
-        if value not in known:
-            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=f"'{name}'")
+    _known(part, timing)
     from flyweight.compress.chain import Request, in_order, parse_steps
     from flyweight.compress.files.variant import Conditions
     from flyweight.data.audit import leave_out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,27 +132,20 @@ def _gives(node: onnx.NodeProto, types: dict[str, int], kind: int) -> int:
 
 
 def _by_openvino(file: Path) -> tuple[Operator, ...]:
-    import_backend("openvino")  # keeps its reports from the network
-    import openvino
+    import_backend("openvino")  # or says what to install
+    from flyweight.runtime.backends.openvino import compiled
 
-    how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    try:
-        core = openvino.Core()
-        model = core.compile_model(core.read_model(Path(file).read_bytes()), "CPU", how).get_runtime_model()
-    except RuntimeError as error:
-        raise BundleError(f"openvino cannot load {str(file)!r}: {error}", do="export the model again") from error
     found = []
-    for one in model.get_ordered_ops():
-        about: Any = one.get_rt_info()
-        kind = str(about["layerType"]) if "layerType" in about else one.get_type_name()
-        runs = str(about["runtimePrecision"]) if "runtimePrecision" in about else "?"
-        if kind not in {"Input", "Output", "Const", "Constant", "Parameter", "Result"}:
+    for one in compiled(file, 1).get_runtime_model().get_ordered_ops():
+        facts: Mapping[str, Any] = one.get_rt_info()
+        kind, runs = (facts[key].astype(str) for key in ("layerType", "runtimePrecision"))
+        if kind not in _OUTSIDE:
             found.append(Operator(one.get_friendly_name(), kind, _OPENVINO.get(runs, runs)))
     return tuple(found)
 
 
-_OPENVINO = {"f32": "fp32", "FP32": "fp32", "f16": "fp16", "bf16": "bf16", "BF16": "bf16", "u8": "int8", "i8": "int8",
-             "U8": "int8", "I8": "int8", "i32": "int32", "I32": "int32"}  # fmt: skip
+_OUTSIDE = {"Input", "Output", "Const", "Constant", "Parameter", "Result"}
+_OPENVINO = {"f32": "fp32", "f16": "fp16", "u8": "int8", "i8": "int8", "i32": "int32", "i64": "int64"}
 
 # By backend; one that cannot say is not here.
 INSPECTORS: dict[str, Callable[[Path], tuple[Operator, ...]]] = {

@@ -21,10 +21,10 @@ from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
 from flyweight.errors import DataError
 from flyweight.measure.latency import FULL, QUICK, LatencyResult, time_specs
-from flyweight.measure.operators import computed, heavy_in_float, operators
+from flyweight.measure.operators import Operator, computed, heavy_in_float, operators
 from flyweight.measure.statistics import holm, mcnemar_exact, ratio_interval, tango
 from flyweight.measure.verify import logits_of, sealed_part
-from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.environment import environment, usable_cores
 from flyweight.runtime.predict import Predictor
 from flyweight.runtime.timing import MODEL, Spec
@@ -204,7 +204,7 @@ def run_trial(
             size_bytes=chosen.size_bytes,
             accuracy=float(own.mean()),
             operators=computed(runs),
-            in_float=heavy_in_float(runs) if chosen.precision == "int8" else (),
+            in_float=_in_float(bundle, chosen, runs),
         )
         for (bundle, chosen, runs), own in zip(sides, right, strict=True)
     ]
@@ -378,6 +378,14 @@ def speed_of(before: LatencyResult, after: LatencyResult, *, branches: bool = Fa
         disturbed=before.disturbed or after.disturbed,
         verdict=verdict,
     )
+
+
+def _in_float(bundle: Bundle, chosen: Variant, runs: tuple[Operator, ...]) -> tuple[str, ...]:
+    """Return what an int8 file multiplies in float: as the runtime says, or where it does not, as was noted of it."""
+    if chosen.precision != "int8":
+        return ()
+    noted = bundle.provenance.get("variants", {}).get(chosen.name, {}).get("in_float", ())
+    return heavy_in_float(runs) if runs else tuple(noted)
 
 
 def _images(bundle: Bundle, dataset: Dataset, part: str) -> tuple[str, NDArray[np.int64]]:
