@@ -215,6 +215,7 @@ def tune(
     objectives: Sequence[str] = (),
     sampler: str = "tpe",
     stop: str = "halving",
+    begin: Sequence[str] = (),
     jobs: int = 1,
     engine: str = "local",
     seed: int = 0,
@@ -235,6 +236,7 @@ def tune(
         objectives: A metric, then costs, such as ("accuracy", "latency_p50").
         sampler: tpe, gp, cmaes, qmc, random or grid.
         stop: halving, hyperband or none.
+        begin: Recipes, and folders of earlier searches, that are tried first.
         jobs: Workers, one core each.
         engine: local, or ray.
 
@@ -260,6 +262,7 @@ def tune(
         objectives=objectives,
         sampler=sampler,
         stop=stop,
+        begin=begin,
         seed=seed,
     )
     *_, facts = conduct(search, dataset, engine=engine, jobs=jobs, minutes=minutes)

@@ -149,11 +149,45 @@ def test_a_training_that_cannot_be_is_a_failed_trial_with_its_cause_and_the_sear
     assert all("the loss became" in trial.cause for trial in trials if trial.status == "failed")
 
 
-def test_an_earlier_search_is_begun_from(data: Path, tmp_path: Path) -> None:
-    assert run(command(data, tmp_path / "first", "--trials", "2")) == 0
-    assert run(command(data, tmp_path / "second", "--trials", "2", "--begin", str(tmp_path / "first"))) == 0
-    first, second = facts_in(tmp_path / "first"), facts_in(tmp_path / "second")
-    assert first.trial(first.best or 0).values in [trial.values for trial in second.trials[:2]]
+def test_earlier_searches_and_recipes_are_begun_from(data: Path, tmp_path: Path) -> None:
+    short = ["--stop", "none", "--sampler", "random", "--set", "epochs=1"]
+    for seed in ("1", "2"):
+        assert run(command(data, tmp_path / seed, *short, "--trials", "4", "--seed", seed)) == 0
+    load_recipe("smoke").with_settings(["optim.lr=0.02"]).save(tmp_path / "slow.yaml")
+    begin = [str(tmp_path / "slow.yaml"), str(tmp_path / "1"), f"{tmp_path / '2'}:2"]
+    words = [word for one in begin for word in ("--begin", one)]
+    assert run(command(data, tmp_path / "out", *short, "--trials", "7", *words)) == 0
+
+    def best(seed: str, count: int) -> list[dict[str, Any]]:
+        trials = sorted(facts_in(tmp_path / seed).trials, key=lambda trial: (-(trial.score or 0), trial.number))
+        return [dict(trial.values) for trial in trials[:count]]
+
+    own, slow = {"optim.lr": 0.1, "label_smoothing": 0.0}, {"optim.lr": 0.02, "label_smoothing": 0.0}
+    expected: list[dict[str, Any]] = []
+    for values in (own, slow, *best("1", 3), *best("2", 2)):
+        expected += [] if values in expected else [values]
+    tried = [dict(trial.values) for trial in facts_in(tmp_path / "out").trials]
+    assert tried[: len(expected)] == expected
+
+
+def test_of_an_earlier_search_what_lies_outside_is_passed_over_and_an_error_where_all_does(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--stop", "none", "--sampler", "random", "--set", "epochs=1"]
+    assert run(command(data, tmp_path / "first", *short, "--trials", "3")) == 0
+    slowest = min(trial.values["optim.lr"] for trial in facts_in(tmp_path / "first").trials)
+    narrow = with_params()
+    narrow["params"] = [{**PARAMS[0], "low": float(slowest) * 1.01}, PARAMS[1]]
+    begin = ["--begin", str(tmp_path / "first")]
+    assert run(command(data, tmp_path / "second", *short, "--trials", "2", *begin, space=narrow)) == 0
+    assert all(trial.values["optim.lr"] > slowest for trial in facts_in(tmp_path / "second").trials)
+    narrow["params"] = [{**PARAMS[0], "low": 0.00001, "high": 0.00002, "likely": 0.000015}, PARAMS[1]]
+    assert run(command(data, tmp_path / "third", *short, *begin, space=narrow)) == 1
+    assert "outside of the search space" in capsys.readouterr().err
+    (tmp_path / "first" / "report.json").unlink()
+    (tmp_path / "first" / "recipe.yaml").unlink()
+    assert run(command(data, tmp_path / "third", *short, *begin)) == 1
+    assert "it holds no recipe" in capsys.readouterr().err
 
 
 def test_a_recipe_that_lies_outside_of_the_space_is_not_begun_from(

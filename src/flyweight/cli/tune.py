@@ -42,7 +42,7 @@ def tune(
     shrink: Annotated[str, typer.Option(help="What a shorter rung has less of: epochs, data, size.")] = "epochs,data",
     begin: Annotated[
         list[str] | None,
-        typer.Option("--begin", help="Try this recipe, or the best of this earlier search, first (repeat)."),
+        typer.Option("--begin", help="Try this recipe, or the three best of this earlier search, first (repeat)."),
     ] = None,
     group: Annotated[str | None, typer.Option(help="Column or pattern that keeps images together.")] = None,
     quarantine: Annotated[Path | None, typer.Option(help="Leave out the images named in this file.")] = None,

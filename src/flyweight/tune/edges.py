@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -48,12 +47,13 @@ def _ordered(choices: Sequence[Value]) -> bool:
     """True for numbers that only rise, or only fall."""
     if len(choices) < LEAST_CHOICES or any(isinstance(one, bool | str) for one in choices):
         return False
-    steps: list[Any] = [second - first for first, second in itertools.pairwise(choices)]  # type: ignore[operator]
-    return all(step > 0 for step in steps) or all(step < 0 for step in steps)
+    numbers = [float(one) for one in choices]
+    return numbers in (sorted(set(numbers)), sorted(set(numbers), reverse=True))
 
 
 def _ends(param: Param) -> tuple[float, float]:
-    return (min(param.choices), max(param.choices)) if param.choices else param.range  # type: ignore[type-var, return-value]
+    numbers = [float(one) for one in param.choices]
+    return (min(numbers), max(numbers)) if numbers else param.range
 
 
 def _end_of(param: Param, value: Any) -> End | None:
@@ -75,16 +75,21 @@ def _goes_on(search: Search, param: Param, end: End, trial: FrozenTrial) -> bool
 
 def _beyond(param: Param, end: End) -> float:
     low, high = _ends(param)
-    if param.choices:  # as far again as the last two lie apart; by their ratio where the step would lead to 0 or below
-        first, second = sorted(param.choices, reverse=end == "upper")[:2]  # type: ignore[type-var]
-        beyond = 2 * first - second  # type: ignore[operator]
-        if beyond <= 0 < first:  # type: ignore[operator]
-            beyond = first * first / second  # type: ignore[operator]
-        return math.floor(beyond) if all(isinstance(one, int) for one in param.choices) else beyond
+    if param.choices:
+        return _next_choice(param, end)
     step = max(1.0, EDGE * (high - low)) if param.integer else EDGE * (high - low)
     if end == "lower":
         return low / 2 if param.log else low - step
     return 2 * high if param.log else high + step
+
+
+def _next_choice(param: Param, end: End) -> float:
+    """Return a number as far from the last choice as that from the one before; in ratio, where this would cross 0."""
+    first, second, *_ = sorted((float(one) for one in param.choices), reverse=end == "upper")
+    beyond = 2 * first - second
+    if beyond <= 0 < first:
+        beyond = first * first / second
+    return math.floor(beyond) if all(isinstance(one, int) for one in param.choices) else beyond
 
 
 def _sentence(param: Param, end: End, value: Any) -> str:

@@ -26,6 +26,7 @@ from flyweight.tune.trials import (
     COSTS,
     DEATHS,
     NO_BRACKET,
+    RECIPE,
     entrants_of,
     expected_of,
     leaders_of,
@@ -33,7 +34,6 @@ from flyweight.tune.trials import (
     seen_of,
 )
 
-RECIPE = "recipe.yaml"
 LEAST_FOR_IMPORTANCE = 8
 
 Status = Literal["finished", "stopped", "over budget", "failed", "running"]

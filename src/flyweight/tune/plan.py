@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from flyweight.data.dataset import Dataset
 from flyweight.errors import RecipeError
@@ -12,8 +12,8 @@ from flyweight.measure.budget import Budget
 from flyweight.measure.device import refuse_elsewhere
 from flyweight.train.recipe import Recipe, load_recipe
 from flyweight.tune.brackets import plan_brackets
+from flyweight.tune.earlier import begun_from
 from flyweight.tune.fidelity import Shrinks, plan_ladder
-from flyweight.tune.outcome import RECIPE
 from flyweight.tune.search import (
     Search,
     Source,
@@ -126,26 +126,17 @@ def _with_own_values(space: Space, recipe: Recipe) -> Space:
 
 
 def _queue(space: Space, base: Recipe, begin: Sequence[str]) -> list[Mapping[str, Value]]:
-    """Return what is tried first: the recipe as it stands, then those that the user names; what lies outside is told.
+    """Return what is tried first: the recipe as it stands, then those that the user names, each once.
 
     Raises:
-        RecipeError: One that was named cannot be read, or lies outside of the space.
+        RecipeError: One that was named cannot be read, or nothing of it lies inside the space.
     """
-    found: list[dict[str, Any]] = []
+    found: list[Mapping[str, Value]] = []
     own = space.values_of(base)
     if own is not None and not space.scientific:
         found.append(own)
     for named in begin:
-        path = Path(named)
-        recipe = load_recipe(path / RECIPE if path.is_dir() else named)
-        values = space.values_of(recipe)
-        if values is None:
-            raise RecipeError(
-                f"--begin {named}: the recipe lies outside of the search space {space.name!r}",
-                do="widen the space, or leave it out",
-                more="docs/tuning.md#spaces",
-            )
-        found.append(values)
+        found += begun_from(named, space)
     unique: list[Mapping[str, Value]] = []
     for values in found:
         if values not in unique:

@@ -13,12 +13,18 @@ from flyweight.tune.search import Search
 from flyweight.tune.suggest import Seen, expected_at_full, leaders
 
 BRACKET, COSTS, EXCESS, CAUSE, DEATHS = "bracket", "costs", "excess", "cause", "deaths"
+RECIPE = "recipe.yaml"
 NO_BRACKET = -1  # over budget, or impossible: never trained
 
 
 def trial_folder(search: Search, number: int) -> Path:
     """Return the folder of a trial; its trainings lie in `rung0`, `rung1`, ..."""
-    return search.out / "trials" / f"{number:04d}"
+    return recipe_file(search.out, number, 0).parent.parent
+
+
+def recipe_file(out: Path, number: int, rung: int) -> Path:
+    """Return the file that holds the recipe of a training of a search whose folder is `out`."""
+    return out / "trials" / f"{number:04d}" / f"rung{rung}" / RECIPE
 
 
 def rung_key(rung: int) -> str:
