@@ -12,14 +12,15 @@ from tests.studies.small import small_mnist
 from flyweight.cli import run
 from flyweight.cli.studying import in_words
 from flyweight.report.study import StudyFacts, render_study
-from flyweight.studies import predict
 from flyweight.studies.analyse import analyse
 from flyweight.studies.compared import comparison
 from flyweight.studies.forecast import PREDICTED, ArmForecast, Forecast, foresee
-from flyweight.studies.predict import Pace, Predictor, legs
+from flyweight.studies.predict import Predictor
 from flyweight.studies.schedule import TrialDone, run_trials
 from flyweight.studies.study import Arm, Study, Subset, Tune, load_study, trials
-from flyweight.studies.trial import SECONDS, Place
+from flyweight.studies.trial import Place
+from flyweight.train import pace
+from flyweight.train.pace import SECONDS, Pace, Pacer, legs
 from flyweight.train.recipe import load_recipe
 
 
@@ -36,8 +37,8 @@ def one_thread() -> None:
 @pytest.fixture
 def fixed_pace(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """An image takes 2 ms forward and backward, 1 ms forward, a step 32 ms, and a 100th of a ms to load."""
-    monkeypatch.setattr(Predictor, "_pace", lambda *_: Pace(passes=0.002, answer=0.001, step=0.032))
-    monkeypatch.setattr(Predictor, "_load", lambda *_: 0.00001)
+    monkeypatch.setattr(Pacer, "_pace", lambda *_: Pace(passes=0.002, answer=0.001, step=0.032))
+    monkeypatch.setattr(Pacer, "_load", lambda *_: 0.00001)
 
 
 def test_the_seconds_of_a_run_are_those_of_its_images_steps_and_answers(tmp_path: Path, fixed_pace: None) -> None:
@@ -83,13 +84,13 @@ def test_networks_are_timed_once_for_each_way_of_training_and_augmentations_once
     for name, change in (("flip", {"augment": {"vflip": 0.5}}), ("adamw", {"optim": {"name": "adamw", "lr": 0.001}})):
         arms[name] = Arm(title=name, recipe={**arms["tiny_cnn_4"].recipe, **change})
     study = study.model_copy(update={"arms": arms})
-    monkeypatch.setattr(predict, "ENOUGH_SECONDS", 0.01)
+    monkeypatch.setattr(pace, "ENOUGH_SECONDS", 0.01)
     predictor = Predictor(study, study.scales["own"], Place(Path(), tmp_path))
     for trial in trials(study, study.scales["own"]):
         assert min(predictor.seconds(trial).values()) > 0
-    assert len(predictor._paces) == 3
-    assert len(predictor._loads) == 2
-    assert 0 < predictor.clock.share <= 1
+    assert len(predictor.pacer._paces) == 3
+    assert len(predictor.pacer._loads) == 2
+    assert 0 < predictor.pacer.clock.share <= 1
 
 
 def test_what_is_predicted_is_kept_and_stands_beside_what_was_measured(tmp_path: Path) -> None:

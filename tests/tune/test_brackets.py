@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
 from flyweight.errors import RecipeError
-from flyweight.tune.brackets import Add, Done, Entrant, Shape, Train, Wait, next_step, plan_brackets, rank, stopped
+from flyweight.tune.brackets import (
+    Add,
+    Done,
+    Entrant,
+    Shape,
+    Train,
+    Wait,
+    count_trainings,
+    next_step,
+    plan_brackets,
+    rank,
+    stopped,
+)
 
 HALVING = plan_brackets("halving", 3, 3)
 
@@ -83,6 +96,15 @@ def test_a_bracket_that_has_ended_takes_no_more_trials() -> None:
 def test_without_stopping_every_trial_is_trained_in_full() -> None:
     _, done = play(plan_brackets("none", 3, 3), 4, [0.1, 0.2, 0.3, 0.4])
     assert [one.rung for one in done] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["none", "halving", "hyperband"])
+@pytest.mark.parametrize("trials", [1, 4, 9, 12, 31])
+def test_the_trainings_that_are_foreseen_are_those_of_a_search(kind: str, trials: int) -> None:
+    shapes = plan_brackets(kind, 3, 3)
+    draw = random.Random(trials)
+    _, done = play(shapes, trials, [draw.random() for _ in range(trials)])
+    assert count_trainings(shapes, trials) == Counter(one.rung for one in done)
 
 
 def test_several_objectives_are_ranked_by_front_then_by_crowding() -> None:

@@ -13,6 +13,7 @@ from flyweight.errors import MissingExtraError
 from flyweight.runtime.environment import usable_cores
 
 if TYPE_CHECKING:
+    from flyweight.data.dataset import Dataset
     from flyweight.report.tuning import TuningFacts
     from flyweight.tune.search import Search
 
@@ -55,6 +56,9 @@ def tune(
     name: Annotated[str, typer.Option(help="Name of the study in the database.")] = "tune",
     seed: Annotated[int, typer.Option(help="Of weights, order and suggestions.", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder; the same command continues it.")] = Path("runs/tune"),
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Print what the search will cost, from a few timed steps, and stop.")
+    ] = False,
     show_space: Annotated[str | None, typer.Option(help="Print a shipped search space and end.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json at the end.")] = False,
 ) -> None:
@@ -97,8 +101,12 @@ def tune(
         seed=seed,
         out=out,
     )
+    workers = jobs or usable_cores()
+    if predict:
+        _predict(search, dataset, workers, as_json)
+        return
     with Bars(quiet=as_json) as bars:
-        for facts in conduct(search, dataset, engine=engine, jobs=jobs or usable_cores(), minutes=minutes):
+        for facts in conduct(search, dataset, engine=engine, jobs=workers, minutes=minutes, say=bars.say):
             bars.update("search", len(facts.trials), search.trials, "trials")
     if as_json:
         print(json.dumps(facts.model_dump(mode="json")))
@@ -123,10 +131,21 @@ def need_tune_extra() -> None:
         )
 
 
+def _predict(search: Search, dataset: Dataset, jobs: int, as_json: bool) -> None:
+    from flyweight.tune.forecast import foresee, in_words, to_json
+
+    forecast = foresee(search, dataset)
+    print(json.dumps(to_json(forecast)) if as_json else "\n".join(in_words(forecast, jobs)))
+
+
 def _print(facts: TuningFacts, search: Search, data: str) -> None:
     print(f"\n{facts.ended}")
     share = facts.image_passes / facts.full_passes
     print(f"{len(facts.trials)} trials, {facts.image_passes:,} image passes ({share:.1f} full trainings)")
+    foreseen = (
+        "" if facts.predicted_seconds is None else f", {facts.predicted_seconds / 60:.1f} predicted for all trials"
+    )
+    print(f"{facts.train_seconds / 60:.1f} core-minutes of training{foreseen}")
     if deaths := sum(trial.deaths for trial in facts.trials):
         print(f"{deaths} worker{'s' * (deaths > 1)} died; what they were at went on from its last checkpoint")
     if facts.best is None:

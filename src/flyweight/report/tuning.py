@@ -116,6 +116,8 @@ class TuningFacts(Fact):
         front: Numbers of those that no other beats in every objective.
         edges: Values of the best trials that lie at the end of their range, in words.
         image_passes: Of all trainings, the partial ones included; `full_passes` is one full training.
+        train_seconds: Of one core, validation left out.
+        predicted_seconds: What was foreseen for all trials, validation included; null where nothing was.
         ended: Why the search stopped.
         recipe: File of the best recipe.
     """
@@ -135,6 +137,7 @@ class TuningFacts(Fact):
     image_passes: Count
     full_passes: Count
     train_seconds: float
+    predicted_seconds: Number = None
     ended: str = ""
     recipe: str = ""
     conditions: Conditions

@@ -17,7 +17,8 @@ from flyweight.files import write_json
 from flyweight.runtime.environment import environment
 from flyweight.studies.schedule import one_thread
 from flyweight.studies.study import Scale, Study, Trial
-from flyweight.studies.trial import SECONDS, Place, claim, total_seconds
+from flyweight.studies.trial import Place, claim
+from flyweight.train.pace import SECONDS, total_seconds
 
 PREDICTED = "predicted.json"
 Seconds = dict[str, float]
@@ -158,7 +159,7 @@ def _time_arms(study: Study, scale: Scale, asked: Sequence[Trial], place: Place)
             found[arm_key(trial)] = predictor.seconds(trial)
         except FlyweightError as error:
             failed[arm_key(trial)] = error.what
-    return found, failed, predictor.clock.share
+    return found, failed, predictor.pacer.clock.share
 
 
 def _written(

@@ -10,7 +10,8 @@ from flyweight.files import write_text
 from flyweight.report.cost import ArmCostFacts, CostFacts, SecondsFacts
 from flyweight.studies.forecast import arm_key, measured, read_predicted
 from flyweight.studies.study import Study, Trial
-from flyweight.studies.trial import CORE, SECONDS, Place, total_seconds
+from flyweight.studies.trial import Place
+from flyweight.train.pace import CORE, SECONDS, total_seconds
 
 ENERGY = "energy.jsonl"
 

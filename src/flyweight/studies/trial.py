@@ -8,7 +8,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from flyweight.models.weights import load_weights
 from flyweight.studies.study import Scale, Study, Trial, recipe_of, tries_of
 from flyweight.train.divergence import Diverged
 from flyweight.train.loop import predict_logits
+from flyweight.train.pace import CORE, total_seconds
 from flyweight.train.prepare import Prepared, prepare
 from flyweight.train.recipe import DistillPart, Recipe
 from flyweight.train.run import HISTORY, architecture_for, train_and_wait
@@ -42,8 +43,6 @@ from flyweight.train.stages import form_of, training_macs
 from flyweight.train.trained import Trained
 
 RESULT, CORRECT, RUN, TRIES, MODEL, CLAIM = "result.json", "correct.npy", "run", "tries", "model.onnx", "study.json"
-SECONDS = ("loading", "computing", "validating")  # what the seconds of training went in
-CORE = "core"  # how many there were of the processor
 
 
 @dataclass(frozen=True)
@@ -201,14 +200,6 @@ def _seconds(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     validating = sum(row.get("val_seconds", 0.0) for row in history)
     core = sum(row.get("core_seconds", 0.0) for row in history)
     return {"loading": load, "computing": train - load, "validating": validating, CORE: core}
-
-
-def total_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the sums of several such seconds; those of the processor are 0 where they are not known."""
-    found = dict.fromkeys((*SECONDS, CORE), 0.0)
-    for part in parts:
-        found = {key: found[key] + part.get(key, 0.0) for key in found}
-    return found
 
 
 def _now() -> str:

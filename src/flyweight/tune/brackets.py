@@ -7,6 +7,7 @@ each with all results so far (as in BOHB, arXiv:1807.01774), and several objecti
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,20 @@ def _shape(start: int, entrants: int, rungs: int, eta: float) -> Shape:
     return tuple((rung, max(1, int(entrants / eta ** (rung - start) + 1e-9))) for rung in range(start, rungs))
 
 
+def count_trainings(shapes: Sequence[Shape], trials: int) -> dict[int, int]:
+    """Return how many trainings each rung sees until so many trials are at their end, none of them failed."""
+    found: dict[int, int] = {}
+    for shape in itertools.cycle(shapes):
+        if trials <= 0:
+            return found
+        alive = min(trials, shape[0][1])
+        trials -= alive
+        for place, (rung, _) in enumerate(shape):
+            found[rung] = found.get(rung, 0) + alive
+            alive = min(alive, _kept(shape, place, alive))
+    raise AssertionError("a cycle has no end")
+
+
 def next_step(shapes: Sequence[Shape], entrants: Sequence[Entrant], claimed: Collection[str], *, more: bool) -> Step:
     """Return what a free worker does.
 
@@ -138,11 +153,14 @@ def _promoted(shape: Shape, place: int, alive: Sequence[Entrant]) -> list[Entran
     """Return those that go on from a rung that all of them finished."""
     rung = shape[place][0]
     trained = [one for one in alive if rung in one.scores]
-    keep = shape[place + 1][1] if place + 1 < len(shape) else 0
-    if len(alive) < shape[place][1]:  # a bracket that was cut short keeps its proportions
-        keep = math.ceil(keep * len(alive) / shape[place][1])
-    best = rank([one.scores[rung] for one in trained])[:keep]
+    best = rank([one.scores[rung] for one in trained])[: _kept(shape, place, len(alive))]
     return [trained[index] for index in sorted(best)]
+
+
+def _kept(shape: Shape, place: int, alive: int) -> int:
+    """Return how many of those alive on a rung go on; a bracket that was cut short keeps its proportions."""
+    keep = shape[place + 1][1] if place + 1 < len(shape) else 0
+    return math.ceil(keep * alive / shape[place][1]) if alive < shape[place][1] else keep
 
 
 def stopped(shapes: Sequence[Shape], entrants: Sequence[Entrant]) -> list[int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from flyweight.data.dataset import Dataset
 from flyweight.errors import FlyweightError
 from flyweight.report.tuning import TuningFacts, build_tuning_report
-from flyweight.tune.engines import run_workers
+from flyweight.tune.engines import load_engine, run_workers
+from flyweight.tune.forecast import foresee, in_words
 from flyweight.tune.outcome import facts_of, write_recipe
 from flyweight.tune.search import Search
 from flyweight.tune.store import open_store
@@ -18,22 +19,36 @@ PAGE_SECONDS = 15.0  # between two drawings of the page
 
 
 def conduct(
-    search: Search, dataset: Dataset, *, engine: str = "local", jobs: int = 1, minutes: float | None = None
+    search: Search,
+    dataset: Dataset,
+    *,
+    engine: str = "local",
+    jobs: int = 1,
+    minutes: float | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[TuningFacts]:
-    """Run the workers; yield what is known each time the page is drawn, the last time with the recipe written.
+    """Say what it will cost, then run the workers; yield what is known each time the page is drawn.
+
+    The last time the recipe is written.
 
     Args:
         engine: local or ray.
         jobs: Workers, one core each.
         minutes: Begin no trial after so many.
+        say: Told what the search will cost, before anything is trained.
 
     Raises:
         RecipeError: The study was begun with other data, another recipe, space or code.
         TrainingError: No training of the search can be run.
         OutputError: The folder or the database cannot be written.
     """
-    until = None if minutes is None else time.time() + 60 * minutes
+    load_engine(engine)
     store = open_store(search.storage, search.name, facts=search.facts(dataset), directions=search.directions)
+    forecast = foresee(search, dataset, say)
+    if say:
+        for line in in_words(forecast, jobs):
+            say(line)
+    until = None if minutes is None else time.time() + 60 * minutes
     drawn = 0.0
     try:
         for _ in run_workers(engine, search, jobs=jobs, until=until):

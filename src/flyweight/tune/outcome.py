@@ -17,6 +17,7 @@ from flyweight.runtime.environment import environment
 from flyweight.train.recipe import Recipe
 from flyweight.tune.brackets import rank
 from flyweight.tune.edges import edges
+from flyweight.tune.forecast import predicted_seconds
 from flyweight.tune.search import Search
 from flyweight.tune.space import keys_of
 from flyweight.tune.suggest import as_study, directions_of
@@ -91,6 +92,7 @@ def facts_of(
         image_passes=sum(row.images for row in rows),
         full_passes=search.ladder[-1].images,
         train_seconds=sum(result.seconds for row in rows for result in row.results),
+        predicted_seconds=predicted_seconds(search),
         ended=ended,
         recipe="" if best is None else str(search.out / RECIPE),
         conditions=_conditions(search, dataset, command),

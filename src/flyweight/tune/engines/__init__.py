@@ -20,14 +20,23 @@ def run_workers(engine: str, search: Search, *, jobs: int, until: float | None) 
         MissingExtraError: It is not installed.
         FlyweightError: What a worker raised.
     """
+    yield from load_engine(engine).run_workers(search, jobs=jobs, until=until)
+
+
+def load_engine(engine: str) -> Any:
+    """Return the module of an engine.
+
+    Raises:
+        RecipeError: There is no such engine.
+        MissingExtraError: It is not installed.
+    """
     if engine not in ENGINES:
         raise RecipeError(
             f"there is no engine {engine!r}", do=f"choose {' or '.join(ENGINES)}", more="docs/tuning.md#engines"
         )
     try:
-        module = importlib.import_module(f"flyweight.tune.engines.{engine}")
+        return importlib.import_module(f"flyweight.tune.engines.{engine}")
     except ImportError as error:
         raise MissingExtraError(
             f"the engine {engine} is not installed: {error}", do=f"pip install 'flyweight[{engine}]'"
         ) from error
-    yield from module.run_workers(search, jobs=jobs, until=until)
