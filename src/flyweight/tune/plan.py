@@ -8,6 +8,7 @@ from typing import get_args
 
 from flyweight.data.dataset import Dataset
 from flyweight.errors import RecipeError
+from flyweight.measure.accuracy import METRICS
 from flyweight.measure.budget import Budget
 from flyweight.measure.device import refuse_elsewhere
 from flyweight.train.recipe import Recipe, load_recipe
@@ -72,7 +73,8 @@ def plan_search(
     make_sampler(sampler, chosen, seed)
     if sampler == "grid":
         grid_of(chosen)
-    parsed = Budget.parse(budget)
+    named = [name for name in objectives if name in METRICS]
+    parsed = Budget.parse(budget, maximize=named[0] if named else None)
     refuse_impossible(parsed)
     refuse_elsewhere(parsed, "tune")
     metric, costs = check_objectives(objectives, parsed)

@@ -173,6 +173,7 @@ def refuse_impossible(budget: Budget) -> None:
         ("latency_p90", "latency_p50"),
         ("latency_p99", "latency_p90"),
         ("latency_p99", "latency_p50"),
+        ("memory", "memory_increment"),
     ):
         high, low = limits.get(larger), limits.get(smaller)
         if high and low and high.value < low.value:
