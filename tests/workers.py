@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,8 +15,21 @@ import psutil
 
 def workers_of(pid: int) -> list[psutil.Process]:
     """Return the spawned workers below a process, the resource tracker left out."""
-    children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(pid).children(recursive=True) if _is_worker(child)]
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:  # it has ended meanwhile, or is a zombie
+        return False
+
+
+def end(process: subprocess.Popen[bytes] | None) -> None:
+    """Kill a command and all it started, where it still runs: a test that failed leaves nothing behind."""
+    if process is not None and process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def epochs_in(out: Path) -> int:
@@ -24,9 +39,8 @@ def epochs_in(out: Path) -> int:
 
 def seconds_of_an_epoch(out: Path) -> float:
     """Return the mean over all runs below a folder so far; half a second before there is one."""
-    runs = [file.read_text("utf-8").splitlines() for file in out.rglob("history.jsonl")]
-    spent = sum(json.loads(rows[-1])["train_seconds"] for rows in runs if rows)
-    return spent / sum(map(len, runs)) if spent else 0.5
+    rows = [json.loads(line) for file in out.rglob("history.jsonl") for line in file.read_text("utf-8").splitlines()]
+    return sum(row["train_seconds"] for row in rows) / len(rows) if rows else 0.5
 
 
 def wait_for_a_moment(process: subprocess.Popen[bytes], out: Path, draw: random.Random) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.workers import a_worker_of, wait_for_a_moment
+from tests.workers import a_worker_of, end, wait_for_a_moment
 
 KILLS = 10
 TRIALS = 4
@@ -42,15 +40,15 @@ def kill_ten_times(out: Path, jobs: int, draw: random.Random) -> None:
     for target in targets:
         with said.open("wb") as file:
             process = subprocess.Popen(command(out, jobs), stdout=file, stderr=file, start_new_session=True)
-        wait_for_a_moment(process, out, draw)
-        assert process.poll() is None, said.read_text()
-        if target == "worker":
-            a_worker_of(process, draw).kill()
-            assert process.wait(120) == 1, said.read_text()
-            assert "run the same command again" in said.read_text()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        try:
+            wait_for_a_moment(process, out, draw)
+            assert process.poll() is None, said.read_text()
+            if target == "worker":
+                a_worker_of(process, draw).kill()
+                assert process.wait(120) == 1, said.read_text()
+                assert "run the same command again" in said.read_text()
+        finally:
+            end(process)
     subprocess.run(command(out, jobs), check=True, capture_output=True)
 
 

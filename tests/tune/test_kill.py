@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.workers import a_worker_of, wait_for_a_moment
+from tests.workers import a_worker_of, end, wait_for_a_moment
 
 from flyweight.data.sources import load_data
 from flyweight.train.recipe import load_recipe
@@ -64,33 +63,42 @@ def campaign(jobs: int, draw: random.Random) -> list[str]:
 
 def disturb(out: Path, jobs: int, draw: random.Random) -> None:
     """Run the search, start it again each time it was ended, and at last to its end."""
-    process: subprocess.Popen[bytes] | None = None
     said = out.parent.with_name(f"{out.parent.name}-said")
-    for event in campaign(jobs, draw):
-        if process is None:
-            with said.open("wb") as file:
-                process = subprocess.Popen(command(out, jobs), stdout=file, stderr=file, start_new_session=True)
-        wait_for_a_moment(process, out, draw)
-        assert process.poll() is None, said.read_text()
-        if event == "worker":  # it is replaced while the search goes on
-            a_worker_of(process, draw).kill()
-        elif event == "locked":
-            wait_for(out / "study.db")
-            lock(out / "study.db", 3.0)
-        elif event == "full":
-            fill(out.parent / "ballast")
-            assert process.wait(300) == 1, said.read_text()
-            assert "Traceback" not in said.read_text()
-            assert "disk" in said.read_text()
-            (out.parent / "ballast").unlink()
-            process = None
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process = None
-    if process is not None:
-        assert process.wait(1200) == 0, said.read_text()
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        for event in campaign(jobs, draw):
+            if process is None:
+                with said.open("wb") as file:
+                    process = subprocess.Popen(command(out, jobs), stdout=file, stderr=file, start_new_session=True)
+            wait_for_a_moment(process, out, draw)
+            assert process.poll() is None, said.read_text()
+            process = strike(event, process, out, said, draw)
+        if process is not None:
+            assert process.wait(1200) == 0, said.read_text()
+    finally:
+        end(process)
     subprocess.run(command(out, jobs), check=True, capture_output=True)
+
+
+def strike(
+    event: str, process: subprocess.Popen[bytes], out: Path, said: Path, draw: random.Random
+) -> subprocess.Popen[bytes] | None:
+    """Let it happen; return the process where it goes on."""
+    if event == "worker":  # it is replaced while the search goes on
+        a_worker_of(process, draw).kill()
+        return process
+    if event == "locked":
+        wait_for(out / "study.db")
+        lock(out / "study.db", 3.0)
+        return process
+    if event == "full":
+        fill(out.parent / "ballast")
+        assert process.wait(300) == 1, said.read_text()
+        assert "Traceback" not in said.read_text()
+        assert "disk" in said.read_text()
+        (out.parent / "ballast").unlink()
+    end(process)
+    return None
 
 
 def wait_for(file: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.workers import epochs_in
+from tests.workers import end, epochs_in
 
 from flyweight.tune.store import Owner
 
@@ -93,22 +93,27 @@ def test_two_nodes_end_with_the_trials_of_local_workers(cluster: str, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_workers_of_the_cluster_that_are_killed_lose_and_double_nothing_and_are_counted(
     cluster: str, tmp_path: Path
 ) -> None:
     out, more = tmp_path / "ray", ("--set", "epochs=12", "--engine", "ray", "--jobs", "2")
     words = command(out, *more)
     with (tmp_path / "said").open("w") as said, (tmp_path / "error").open("w") as error:
-        process = subprocess.Popen(words, cwd=out, env=environment(cluster), stdout=said, stderr=error)
-    for kills in range(2):
-        until = time.monotonic() + 300
-        while epochs_in(out) < 1 + 4 * kills or not training(out / "out"):
-            assert process.poll() is None, (tmp_path / "error").read_text()
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        os.kill(training(out / "out")[0].pid, signal.SIGKILL)
-    assert process.wait(900) == 0, (tmp_path / "error").read_text()
+        process = subprocess.Popen(
+            words, cwd=out, env=environment(cluster), stdout=said, stderr=error, start_new_session=True
+        )
+    try:
+        for kills in range(2):
+            until = time.monotonic() + 600
+            while epochs_in(out) < 1 + 4 * kills or not training(out / "out"):
+                assert process.poll() is None, (tmp_path / "error").read_text()
+                assert time.monotonic() < until, "nothing is trained"
+                time.sleep(0.02)
+            os.kill(training(out / "out")[0].pid, signal.SIGKILL)
+        assert process.wait(900) == 0, (tmp_path / "error").read_text()
+    finally:
+        end(process)
     killed = without_clocks((tmp_path / "said").read_text())
     assert sum(trial.pop("deaths") for trial in killed) == 2
     here = search(tmp_path / "local", "--set", "epochs=12", "--jobs", "1")
