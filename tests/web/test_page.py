@@ -126,10 +126,11 @@ def test_what_is_no_picture_is_said_in_three_lines_and_the_rest_is_classified(pa
     good = saved(Image.fromarray(picture(0, 40)), tmp_path / "good.png")
     broken.write_bytes(good.read_bytes()[:60])
     empty.write_bytes(b"")
-    found = answers(page, [broken, empty, good])
-    assert [bool(row.get("error")) for row in found] == [True, True, False]
+    found = answers(page, [broken, good, empty])
+    assert [bool(row.get("error")) for row in found] == [True, False, True]
     assert page.run("[...document.querySelectorAll('#problem p')].length") == 3
-    assert found[2]["top"][0]["class"] == "left"
+    assert found[1]["top"][0]["class"] == "left"
+    page.wait("document.getElementById('source').textContent.startsWith('good.png')")
 
 
 def test_a_golden_image_can_be_tried(page: Browser) -> None:
@@ -169,11 +170,15 @@ def test_the_page_is_silent_and_asks_the_network_for_nothing(page: Browser) -> N
 def test_the_page_fits_a_phone(browser: Browser, file: Path, tmp_path: Path, dark: bool) -> None:
     browser.visit(file.as_uri(), 390, dark=dark, phone=True)
     answers(browser, [saved(Image.fromarray(picture(1, 200)), tmp_path / ("x" * 80 + ".png"))])
+    browser.wait("!document.getElementById('answer').hidden")
     assert browser.run("document.documentElement.scrollWidth") <= 390
     wide = "[...document.querySelectorAll('section, img, canvas, h1, .button')].filter("
     wide += "e => !e.closest('.samples') && e.getBoundingClientRect().right > 390.5).map(e => e.className + e.id)"
     assert browser.run(wide) == []
-    assert browser.run("getComputedStyle(document.getElementById('camera')).display") != "none"
+    shown = (
+        "['camera', 'answer', 'problem', 'download'].map(id => getComputedStyle(document.getElementById(id)).display)"
+    )
+    assert [display != "none" for display in browser.run(shown)] == [True, True, False, False]
 
 
 def test_names_from_the_bundle_are_text_and_no_markup(browser: Browser, runtime: OrtWeb, tmp_path: Path) -> None:

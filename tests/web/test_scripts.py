@@ -83,6 +83,8 @@ def test_pixels_on_white_and_in_gray_are_those_of_pillow(scripts: Browser) -> No
 
     alpha = np.random.default_rng(1).integers(0, 256, (32, 32, 4), np.uint8)
     for channels in (1, 3):
-        function = f"(() => {{ const out = new Uint8Array({32 * 32 * channels}); " \
-                   f"fill(out, 0, Uint8Array.from({alpha.ravel().tolist()}), {channels}); return [...out]; }})()"  # fmt: skip
-        assert scripts.run(function) == decode(alpha, channels).ravel().tolist()
+        given = f"Uint8Array.from({alpha.ravel().tolist()})"
+        filled = f"(out => {{ fill(out, 0, {given}, {channels}); return [...out]; }})"
+        assert (
+            scripts.run(f"{filled}(new Uint8Array({32 * 32 * channels}))") == decode(alpha, channels).ravel().tolist()
+        )

@@ -47,41 +47,40 @@ function complain(error) {
   $("problem").hidden = false;
 }
 
-/** Classify files one after another; the last one is shown large. */
+/** Classify files one after another; the last one that can be read is shown large. */
 function take(files) {
   const list = [...files];
   if (!list.length || !network) return turn;
   turn = turn.then(async () => {
     $("problem").hidden = true;
+    let shown = null;
     for (const [i, file] of list.entries()) {
       if (list.length > 1) $("status").textContent = `picture ${i + 1} of ${list.length} …`;
-      await classify(file, i === list.length - 1);
+      shown = (await classify(file)) || shown;
     }
     $("status").textContent = "";
+    if (results.length > 1) listResults();
+    if (shown) display(shown);
   }).catch(complain);
   return turn;
 }
 
-async function classify(file, show) {
+/** Return the result of a file that can be read, null of one that cannot; both are kept in `results`. */
+async function classify(file) {
   const source = file.name || "pasted picture";
   try {
     const start = performance.now(), image = await decode(file, network.channels, facts.max_pixels);
     const decoded = performance.now(), planes = network.prepare(image), prepared = performance.now();
     const logits = await network.logits(network.tensor(planes)), done = performance.now();
     const spent = { decode: decoded - start, resize: prepared - decoded, model: done - prepared };
-    remember({ source, ...network.predict(logits), planes, spent, file, width: image.width, height: image.height }, show);
+    results.push({ source, ...network.predict(logits), planes, spent, file, width: image.width, height: image.height });
+    return results.at(-1);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     results.push({ source, error: error.what });
-    listResults();
     complain(error);
+    return null;
   }
-}
-
-function remember(result, show) {
-  results.push(result);
-  if (results.length > 1) listResults();
-  if (show) display(result);
 }
 
 function display({ source, top, rejected, planes, spent, file, width, height }) {
@@ -199,6 +198,10 @@ function showMeasured(measured, result) {
     tile(golden.max_error === null ? "not finite" : Number(golden.max_error.toPrecision(2)), "largest difference of a logit; "
       + `tolerance ${Number(golden.tolerance.toPrecision(2))}: ${golden.ok ? "agrees" : "DISAGREES"}`));
   const remarks = [];
+  if (model.p90 && model.p90.ms > 2 * model.p50.ms) {
+    remarks.push(`one run in ten took more than ${(model.p90.ms / model.p50.ms).toFixed(1)} times the median: something else `
+      + "had the processor; close it and measure again");
+  }
   if (result.models[0].problem) remarks.push(result.models[0].problem);
   if (!rows.every(([, of]) => of.steady)) remarks.push("the runs had not become steady when they were timed: measure again");
   if (!golden.ok) remarks.push("this browser's logits are farther from the recorded ones than the bundle accepts");
