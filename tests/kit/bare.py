@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import venv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
 NEEDS = ("numpy", "onnxruntime", "pillow")
 
 
-def bare_python(folder: Path, packages: Iterable[str] = NEEDS) -> Path:
-    """Make an environment in `folder` that borrows `packages`, and what they need, from this one; return its Python."""
+def bare_python(folder: Path, packages: Iterable[str] = NEEDS, *, seen: Mapping[str, Path] | None = None) -> Path:
+    """Make an environment in `folder` that borrows `packages`, and what they need, from this one; return its Python.
+
+    Args:
+        seen: Where folders of this machine (`sys.prefix`, `sys.base_prefix`) lie for whoever is to run it.
+    """
+
+    def there(path: str | Path) -> str:
+        for root, place in (seen or {}).items():
+            if Path(path).is_relative_to(root):
+                return str(place / Path(path).relative_to(root))
+        return str(path)
+
     venv.create(folder, symlinks=True)
+    for link in [path for path in (folder / "bin").iterdir() if path.is_symlink()]:
+        target = os.readlink(link)
+        link.unlink()
+        link.symlink_to(there(target))
+    home = there(Path(sys.base_prefix) / "bin")
+    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
     site = next(folder.glob("lib/python*/site-packages"))
     for name in sorted(closure(packages)):
         distribution = metadata.distribution(name)
         for top in {Path(file).parts[0] for file in distribution.files or () if ".." not in Path(file).parts}:
-            (site / top).symlink_to(Path(str(distribution.locate_file(top))))
+            (site / top).symlink_to(there(str(distribution.locate_file(top))))
     return folder / "bin/python"
 
 

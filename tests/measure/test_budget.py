@@ -113,3 +113,20 @@ def test_a_value_is_shown_so_that_a_budget_can_read_it_again(metric: str) -> Non
     for value in (1.0, 12.5, 999.0, 1234.0, 5.67e6, 2e9):
         read = Budget.parse(f"{metric}<{show(metric, value)}").limits[0].value
         assert read == pytest.approx(value, rel=0.01)
+
+
+def test_a_limit_may_name_the_device_and_the_budget_is_then_for_it() -> None:
+    budget = Budget.parse("latency_p90<5ms@pi4,size<1MB")
+    assert (budget.device, budget.limits[0].value, budget.limits[0].text) == ("pi4", 5.0, "latency_p90<5ms@pi4")
+    assert [check.status for check in budget.check({"latency_p90": 1.0, "size": 10.0})] == ["unverified", "met"]
+    assert [check.status for check in budget.check({"latency_p90": 1.0}, measured_on="pi4")] == ["met", "unverified"]
+    assert Budget.parse("latency_p90<5ms @ pi4", device="pi4").device == "pi4"
+    assert Budget.parse("latency_p90<5ms").device == "host"
+
+
+@pytest.mark.parametrize(
+    ("text", "device"), [("latency_p90<5ms@pi4", "host"), ("latency_p90<5ms@a,memory<9MB@b", None)]
+)
+def test_a_budget_for_two_devices_is_refused(text: str, device: str | None) -> None:
+    with pytest.raises(BudgetError, match="is for two devices"):
+        Budget.parse(text, device=device)

@@ -80,6 +80,8 @@ def test_the_command_adds_lists_and_shows(capsys: pytest.CaptureFixture[str]) ->
     assert run(["device", "list"]) == 0
     assert "on the desk" in capsys.readouterr().out
     assert run(["device", "show", "pi"]) == 0
+    assert "memory    1,000 MB" in capsys.readouterr().out
+    assert run(["device", "show", "pi", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["memory_bytes"] == 10**9
 
 

@@ -92,7 +92,8 @@ def _record(bundle: Path, device: Device, result: DeviceResult) -> None:
     from flyweight.export.bundle import record_device
     from flyweight.runtime.bundle import Bundle
 
-    record_device(Bundle.open(bundle), device.name, result, bundle)
+    opened = Bundle.open(bundle)
+    record_device(opened, device.name, result.of_bundle(opened), bundle)
 
 
 def _known(device: Device) -> str:

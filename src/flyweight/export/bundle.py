@@ -235,6 +235,17 @@ def record_accuracy(bundle: Bundle, accuracy: Mapping[str, Any], out: Path, vari
     return _with_manifest(bundle, manifest, Path(out))
 
 
+def record_device(bundle: Bundle, device: str, measured: Mapping[str, Any], out: Path) -> Bundle:
+    """Write the bundle at `out` with what a device measured of it, as `DeviceResult.of_bundle`, in manifest and card.
+
+    Raises:
+        OutputError: `out` cannot be written, or is a folder of something else.
+    """
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    manifest["provenance"].setdefault("devices", {})[device] = dict(measured)
+    return _with_manifest(bundle, manifest, out)
+
+
 def copy_bundle(bundle: Bundle, out: Path, *, name: str | None = None, default: str | None = None) -> Bundle:
     """Write the bundle at `out` under another name, or with another default variant.
 

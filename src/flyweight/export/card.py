@@ -69,6 +69,7 @@ def card(facts: CardFacts) -> str:
         _use(facts),
         "## Accuracy\n\n" + _of_each(facts, lambda one: _accuracy(one.accuracy)),
         "## Counted cost\n\n" + _of_each(facts, _cost),
+        *_devices(facts.provenance),
         "## Input\n\n" + _table(facts.preprocess),
         "## Data and split\n\n" + _table({**_data(facts.provenance), **facts.split_rule}),
         "## Where it comes from\n\n" + _table(_origin(facts)),
@@ -155,6 +156,23 @@ def _cost(facts: VariantFacts) -> str:
     return f"{_table(rows)}\n\n{note}{missing}"
 
 
+def _devices(provenance: Mapping[str, Any]) -> list[str]:
+    """Return what devices measured, a table each; nothing where none did."""
+    texts = []
+    for name, entry in provenance.get("devices", {}).items():
+        rows = {**entry["measured"], **_conditions(entry["conditions"])}
+        texts.append(f"### {name}\n\n{_table(rows)}")
+    if not texts:
+        return []
+    note = "Times in ms: the quantile and its 95 % interval, batch 1, model only, several fresh processes, untrimmed."
+    return ["\n\n".join(["## Measured devices", note, *texts])]
+
+
+def _conditions(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    known = ("model", "cpu", "cores", "os", "browser", "versions", "before", "after", "date")
+    return {key: conditions[key] for key in known if conditions.get(key)}
+
+
 def _data(provenance: Mapping[str, Any]) -> dict[str, Any]:
     data = provenance.get("data")
     return dict(data) if isinstance(data, Mapping) else ({"data": data} if data else {})
@@ -168,7 +186,7 @@ def _origin(facts: CardFacts) -> dict[str, Any]:
         rows["network"] = facts.default.architecture.name
     else:
         rows["network"] = f"{entry.family}, built by {entry.library} ({entry.licence}), {entry.paper}"
-    others = {key: value for key, value in facts.provenance.items() if key != "data"}
+    others = {key: value for key, value in facts.provenance.items() if key not in ("data", "devices")}
     return {**rows, **others}
 
 

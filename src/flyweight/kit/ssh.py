@@ -35,7 +35,7 @@ if found["new_enough"]:
         found["problem"] = str(error)
 print({MARK!r} + json.dumps(found))
 """
-LOST, SHELL_FOUND_NONE, KILLED = 255, 127, 137
+LOST, NOT_FOUND, KILLED = 255, (126, 127), 137
 ROOM = 1_000_000  # bytes for what is written there besides the files of the kit
 # What ssh says, and what it means.
 REFUSALS = {
@@ -111,15 +111,15 @@ def run_there(kit: Path, remote: Remote, out: Path, *, quick: bool = False, say:
 def _prepare(kit: Path, remote: Remote) -> str:
     """Return a fresh folder there, once Python and room are known to do."""
     done = _called(_ssh(remote, f"{shlex.quote(remote.python)} -"), PROBE)
-    if done.returncode == SHELL_FOUND_NONE:
+    if done.returncode in NOT_FOUND:
         raise DeviceError(
-            f"{remote.target} has no {remote.python}: {_last(done.stderr)}",
+            f"{remote.target} has no {remote.python} that runs: {_last(done.stderr)}",
             do="install Python 3.11 or newer there, or name it with --python /path/to/python3",
             more=MORE,
         )
     line = next((line for line in done.stdout.splitlines() if line.startswith(MARK)), None)
     if done.returncode != 0 or line is None:
-        raise _refused(remote, done.stderr, f"{remote.python} on {remote.target} ended with {done.returncode}")
+        raise _refused(remote, done, f"{remote.python} on {remote.target} ended with {done.returncode}")
     found: dict[str, Any] = json.loads(line.removeprefix(MARK))
     if not found["new_enough"]:
         raise DeviceError(
@@ -202,7 +202,7 @@ def _copy(remote: Remote, paths: list[str], what: str, folder: str) -> None:
     if free is not None and free < size:
         # sftp has no word for a full disk: it says "Failure".
         raise _full(remote, folder, size, free)
-    raise _refused(remote, done.stderr, what)
+    raise _refused(remote, done, what)
 
 
 def _free(remote: Remote, folder: str) -> int | None:
@@ -221,9 +221,10 @@ def _full(remote: Remote, folder: str, needed: int, free: int) -> DeviceError:
     )
 
 
-def _refused(remote: Remote, stderr: str, what: str) -> DeviceError:
-    """Say what ssh's words mean."""
-    for sign, (meaning, advice) in REFUSALS.items():
+def _refused(remote: Remote, done: subprocess.CompletedProcess[str], what: str) -> DeviceError:
+    """Say what ssh's own words mean; those of a program there are handed on."""
+    stderr = done.stderr
+    for sign, (meaning, advice) in REFUSALS.items() if done.returncode == LOST else ():
         if sign in stderr.lower():
             said = next(line for line in stderr.splitlines() if sign in line.lower())
             return DeviceError(

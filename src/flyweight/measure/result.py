@@ -5,6 +5,7 @@ Samples travel raw, in ns and none left out; quantiles and intervals are taken o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flyweight.errors import DeviceError
 from flyweight.measure.latency import FULL_N, LatencyResult, latency_of, noise_floor
+from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.canonical import HASH, seal
 from flyweight.runtime.timing import MODEL, Spec
 
@@ -165,6 +167,16 @@ class DeviceModel(Plain):
             "memory_increment": None if memory is None else float(memory.increment_bytes),
         }
 
+    def summary(self) -> dict[str, Any]:
+        """Return the latency (ms: quantile and its 95 % interval) and memory (bytes), flat."""
+        found = self.latency()
+        told: dict[str, Any] = {"backend": self.backend}
+        if found is not None:
+            quantiles = {f"p{q * 100:g}_ms": found.quantile(q) for q in (0.5, 0.9, 0.99)}
+            told |= {key: [one.ms, one.low_ms, one.high_ms] for key, one in quantiles.items() if one.ms is not None}
+            told |= {"n": found.n, "steady": found.steady, "disturbed": found.disturbed}
+        return told | ({"memory_peak_bytes": self.memory.peak_bytes} if self.memory else {})
+
 
 class MeasuredBundle(Plain):
     """Which bundle: its name and the SHA-256 of its SHA256SUMS."""
@@ -189,6 +201,25 @@ class DeviceResult(Plain):
     conditions: DeviceConditions
     models: tuple[DeviceModel, ...] = Field(min_length=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    def of_bundle(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what was measured of the bundle's own files, for its card.
+
+        Raises:
+            DeviceError: None of its files is among those measured.
+        """
+        names = {hashlib.sha256(one.file.read_bytes()).hexdigest(): name for name, one in bundle.variants.items()}
+        rows = {f"{names[row.sha256]}, {row.threads} thread(s)": row for row in self.models if row.sha256 in names}
+        if not rows:
+            raise DeviceError(
+                f"the result is of the bundle {self.bundle.name!r}, and none of its files is in {bundle.name!r}",
+                do="name the bundle that the kit was made of",
+            )
+        return {
+            "measured": {name: row.summary() for name, row in rows.items()},
+            "conditions": self.conditions.model_dump(mode="json", exclude_none=True),
+            "result_sha256": self.sha256,
+        }
 
 
 def read_result(path: Path) -> DeviceResult:
