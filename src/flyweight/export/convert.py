@@ -16,7 +16,7 @@ from flyweight.export.bundle import NewVariant, add_file
 from flyweight.export.formats import Format, Original, Written, find_format
 from flyweight.export.formats.format import need
 from flyweight.export.images import RealImages, golden_only
-from flyweight.export.parity import SAME_CLASS, Parity, backend_logits, compare_converted, file_logits
+from flyweight.export.parity import SAME_CLASS, TOLERANCE, Parity, backend_logits, compare_converted, file_logits
 from flyweight.runtime.backends import load_backend
 from flyweight.runtime.bundle import MANIFEST, Bundle, Variant
 from flyweight.runtime.environment import environment
@@ -138,9 +138,10 @@ def weights_of(bundle: Bundle) -> Path | None:
 def check(parity: Parity, name: str, precision: str, same_class: float | None = None) -> None:
     """Refuse a converted file that disagrees with the float one. Raises ExportError."""
     least = SAME_CLASS[precision] if same_class is None or precision == "fp32" else same_class
-    far = precision == "fp32" and parity.max_abs_error > parity.tolerance
+    largest = parity.tolerance / TOLERANCE[precision]  # of the logits; an error above it is one of scale
+    far = parity.max_abs_error > (parity.tolerance if precision == "fp32" else largest)
     if far or not np.isfinite(parity.max_abs_error) or parity.top1_agreement < least:
-        allowed = f" (allowed {parity.tolerance:.3g})" if precision == "fp32" else ""
+        allowed = f" (allowed {parity.tolerance if precision == 'fp32' else largest:.3g})"
         raise ExportError(
             f"{name} disagrees with the float file on {parity.n} images: largest difference of a logit "
             f"{parity.max_abs_error:.3g}{allowed}, same first class on {parity.top1_agreement:.2%} "

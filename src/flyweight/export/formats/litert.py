@@ -45,9 +45,12 @@ def _quantized(content: bytes, original: Original) -> bytes:
     parts = [{"images": last[i : i + CALIBRATION_BATCH]} for i in range(0, whole, CALIBRATION_BATCH)]
     try:
         with quiet():
-            from ai_edge_quantizer import quantizer, recipe
+            from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
             tool = quantizer.Quantizer(content, recipe.static_wi8_ai8())
+            # Logits in float32, as every file gives them: a last DEQUANTIZE.
+            last_one, none = qtyping.TFLOperationName.OUTPUT, algorithm_manager.AlgorithmName.NO_QUANTIZE
+            tool.update_quantization_recipe(".*", last_one, algorithm_key=none)
             ranges = tool.calibrate({"serving_default": parts}, num_threads=1)
             done = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:

@@ -33,6 +33,11 @@ class LiteRt:
         given, found = self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
         self._input, self._output = given["index"], found["index"]
         self.shape, self._batch = _image_shape(given, file), 1
+        if found["dtype"] != np.float32:
+            raise BundleError(
+                f"{str(file)!r} gives {np.dtype(found['dtype'])}, not logits in float32",
+                do="write the file with flyweight convert: it ends in a DEQUANTIZE",
+            )
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8."""

@@ -1,0 +1,274 @@
+"""Every format in every precision, the same questions; a new one is asked them as soon as it is listed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flyweight.cli import run as cli
+from flyweight.data.dataset import Dataset
+from flyweight.data.sources import load_data
+from flyweight.errors import BundleError, ExportError, MissingExtraError, OrderError
+from flyweight.export.convert import Converted, convert, open_bundle
+from flyweight.export.formats import FORMATS
+from flyweight.export.formats.format import need
+from flyweight.export.images import RealImages, real_images
+from flyweight.export.parity import SAME_CLASS
+from flyweight.measure.verify import verify_bundle
+from flyweight.runtime.backends import ENGINES
+from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.environment import cpu_name
+from flyweight.runtime.hashes import write_sums
+from flyweight.runtime.predict import Predictor
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+BUNDLE = BUNDLES / "tiny-fashion-mnist"  # trained on the data set that the sample is a part of
+CASES = [(one.name, precision) for one in FORMATS.values() for precision in one.precisions]
+HEAVY = {("openvino", "int8"), ("executorch", "fp32"), ("executorch", "int8")}  # imports alone take seconds
+
+
+def bf16_here() -> bool:
+    """True where the processor computes in bfloat16."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.read_text("utf-8").split()))
+
+
+@pytest.fixture(scope="module")
+def sample() -> Dataset:
+    return load_data("sample")
+
+
+@pytest.fixture(scope="module")
+def images(sample: Dataset) -> RealImages:
+    return real_images(Bundle.open(BUNDLE), sample)
+
+
+@pytest.fixture(scope="module")
+def test_images(sample: Dataset) -> np.ndarray:
+    """The 1,000 test images, (N, 1, 28, 28) uint8, which no conversion sees."""
+    assert sample.parts is not None
+    pixels = np.stack([np.asarray(sample.images.read(int(i))) for i in np.flatnonzero(sample.parts == "test")])
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(case, marks=[pytest.mark.slow] if case in HEAVY else [], id="-".join(case)) for case in CASES],
+)
+def made(request: pytest.FixtureRequest, images: RealImages, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    name, precision = request.param
+    if precision == "bf16" and not bf16_here():
+        pytest.skip(f"{cpu_name()} does not compute in bfloat16, and the conversion is refused there")
+    out = tmp_path_factory.mktemp("formats") / "bundle"
+    return convert(Bundle.open(BUNDLE), name, out, precision=precision, images=images)
+
+
+def test_it_agrees_with_the_float_file_on_two_thousand_real_images(made: Converted) -> None:
+    assert made.parity.n == 2000
+    assert made.parity.top1_agreement >= SAME_CLASS[made.variant.precision]
+    if made.variant.precision == "fp32":
+        assert made.parity.max_abs_error <= made.parity.tolerance
+
+
+def test_it_agrees_on_the_thousand_test_images_too(made: Converted, test_images: np.ndarray) -> None:
+    found = Predictor(made.bundle, variant=made.variant.name).logits(test_images)
+    expected = Predictor(made.bundle, variant="fp32").logits(test_images)
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= SAME_CLASS[made.variant.precision]
+    if made.variant.precision == "fp32":
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_verify_confirms_it_and_counts_the_network_it_came_from(made: Converted) -> None:
+    found = verify_bundle(made.bundle, "sample", made.variant.name)
+    assert found.ok
+    assert (found.format, found.backend) == (made.variant.format, made.variant.backend)
+    assert (found.golden_n, found.n) == (32, 1000)
+    assert found.params == verify_bundle(made.bundle, None, "fp32").params
+    assert found.accuracy is not None
+    assert found.accuracy > 0.9
+
+
+def test_a_changed_byte_of_any_of_its_files_is_refused_by_name(made: Converted, tmp_path: Path) -> None:
+    for file in (made.variant.file, *made.variant.beside):
+        copy = tmp_path / file.name
+        shutil.copytree(made.bundle.path, copy)
+        content = bytearray((copy / file.name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / file.name).write_bytes(content)
+        with pytest.raises(BundleError, match=file.name.replace(".", r"\.")):
+            Bundle.open(copy)
+
+
+def test_predict_answers_from_image_files_as_the_float_file_does(
+    made: Converted, test_images: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, image in enumerate(test_images[:20]):
+        Image.fromarray(image[0]).save(tmp_path / f"{number:02}.png")
+    classes = []
+    for variant in (made.variant.name, "fp32"):
+        assert cli(["predict", str(made.bundle.path), str(tmp_path), "--variant", variant, "--json"]) == 0
+        classes.append([json.loads(line)["class"] for line in capsys.readouterr().out.splitlines()])
+    assert len(classes[0]) == 20
+    assert sum(a == b for a, b in zip(*classes, strict=True)) >= 18
+
+
+def test_any_number_of_images_gives_the_same_logits(made: Converted, test_images: np.ndarray) -> None:
+    backend = Predictor(made.bundle, variant=made.variant.name).backend
+    together = np.array(backend.run(test_images[:7]))
+    alone = np.concatenate([np.array(backend.run(test_images[i : i + 1])) for i in range(7)])
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(together, alone, atol=made.variant.tolerance)
+
+
+def test_the_card_and_the_manifest_say_how_it_was_made(made: Converted) -> None:
+    own = made.bundle.provenance["variants"][made.variant.name]
+    card = (made.bundle.path / "card.md").read_text("utf-8")
+    assert own["converted_from"] == "fp32"
+    assert own["tool"] in card
+    assert f"the {made.variant.name} file and the fp32 file" in card
+    assert all(layer in card for layer in own["in_float"])
+
+
+def test_the_file_itself_carries_classes_and_preprocessing_where_the_format_says_so(made: Converted) -> None:
+    content = made.variant.file.read_bytes()
+    if made.variant.format == "torch-export":
+        import zipfile
+
+        with zipfile.ZipFile(made.variant.file) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist() if "/extra/" in name)
+    inside = b"Ankle boot" in content and b"image_size" in content
+    assert inside == FORMATS[made.variant.format].carries.startswith("in the file")
+
+
+def test_a_lower_precision_is_what_the_file_holds(made: Converted) -> None:
+    if made.variant.precision == "fp32":
+        assert made.written.in_float == ()
+        return
+    assert made.written.layers > len(made.written.in_float)
+    if made.variant.format == "openvino":
+        weights = made.variant.beside[0].stat().st_size
+        assert weights < made.bundle.variant("fp32").size_bytes * {"bf16": 0.55, "int8": 0.5}[made.variant.precision]
+    else:
+        assert made.variant.size_bytes < made.bundle.variant("fp32").size_bytes
+
+
+@pytest.mark.slow
+def test_measure_times_it(made: Converted, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["measure", str(made.bundle.path), "--variant", made.variant.name, "--quick", "--json"]
+    assert cli(arguments) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["latency_p50_ms"] > 0
+    assert found["size_bytes"] == made.variant.size_bytes
+
+
+def test_every_format_names_a_backend_that_reads_its_files() -> None:
+    for one in FORMATS.values():
+        assert one.suffix in ENGINES[one.backend].reads
+        assert set(one.calibrated) <= set(one.precisions)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Bundle:
+    """A bundle that ships no training weights."""
+    shutil.copytree(BUNDLE, tmp_path / "bare", ignore=shutil.ignore_patterns("training"))
+    write_sums(tmp_path / "bare")
+    return Bundle.open(tmp_path / "bare")
+
+
+def test_a_run_is_not_converted_but_exported_first() -> None:
+    with pytest.raises(OrderError, match=r"(?s)is a run.*flyweight export .*training .*flyweight convert"):
+        open_bundle(BUNDLE / "training")
+
+
+def test_int8_without_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"--data DATA"):
+        convert(Bundle.open(BUNDLE), "litert", tmp_path / "b", precision="int8")
+
+
+def test_without_data_the_golden_images_are_compared_and_the_card_says_so(tmp_path: Path) -> None:
+    done = convert(Bundle.open(BUNDLE), "litert", tmp_path / "b")
+    assert done.parity.n == 32
+    assert "On 32 images the litert-fp32 file" in (tmp_path / "b/card.md").read_text("utf-8")
+
+
+def test_a_misspelt_format_and_an_unknown_precision_name_what_there_is(tmp_path: Path) -> None:
+    bundle = Bundle.open(BUNDLE)
+    with pytest.raises(ExportError, match="use --to litert"):
+        convert(bundle, "lite-rt", tmp_path / "b")
+    with pytest.raises(ExportError, match="fp32, bf16, int8"):
+        convert(bundle, "openvino", tmp_path / "b", precision="int4")
+
+
+def test_a_format_written_from_torch_asks_for_the_run_where_none_are_shipped(bare: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"(?s)ships no training weights.*--run"):
+        convert(bare, "torch-export", tmp_path / "b")
+
+
+def test_the_weights_of_another_run_are_found_out_and_nothing_is_written(bare: Bundle, tmp_path: Path) -> None:
+    """Two networks of the same shape, trained on different data: only the logits can tell."""
+    with pytest.raises(ExportError, match="disagrees with the float file on 32 images"):
+        convert(bare, "torch-export", tmp_path / "b", run=BUNDLES / "tiny-mnist/training")
+    assert not (tmp_path / "b").exists()
+
+
+def test_data_with_other_classes_is_refused(sample: Dataset) -> None:
+    other = replace(sample, classes=("x", *sample.classes[1:]))
+    with pytest.raises(Exception, match="give the data that the bundle was trained on"):
+        real_images(Bundle.open(BUNDLE), other)
+
+
+def test_no_image_of_the_test_part_is_calibrated_or_compared_on(images: RealImages, test_images: np.ndarray) -> None:
+    sealed = {image.tobytes() for image in test_images}
+    used = {image.tobytes() for part in (images.calibration, images.parity) for image in part}
+    assert len(used & sealed) == 0
+    assert len(images.calibration) == 512
+    assert {image.tobytes() for image in images.calibration}.isdisjoint(image.tobytes() for image in images.parity)
+
+
+def test_a_converted_variant_is_replaced_and_an_exported_one_is_not(tmp_path: Path) -> None:
+    first = convert(Bundle.open(BUNDLE), "onnx", tmp_path / "b", opset=15, name="old", default=True)
+    again = convert(first.bundle, "onnx", tmp_path / "b", opset=14, name="old")
+    assert again.bundle.default == "old"
+    assert "opset 14" in again.bundle.provenance["variants"]["old"]["tool"]
+    with pytest.raises(ExportError, match="exported variant 'int8'"):
+        convert(first.bundle, "onnx", tmp_path / "b", opset=15, name="int8")
+
+
+def test_a_zip_is_converted_to_a_zip(tmp_path: Path) -> None:
+    done = convert(Bundle.open(BUNDLE), "litert", tmp_path / "b.zip")
+    assert verify_bundle(done.bundle, None, "litert-fp32").ok
+
+
+@pytest.mark.parametrize(("opset", "written"), [(13, 13), (21, 21)])
+def test_the_opset_is_the_one_asked_for(opset: int, written: int, tmp_path: Path) -> None:
+    import onnx
+
+    done = convert(Bundle.open(BUNDLE), "onnx", tmp_path / "b", opset=opset)
+    assert [one.version for one in onnx.load(done.variant.file).opset_import if not one.domain] == [written]
+
+
+def test_an_opset_is_for_onnx_alone_and_must_exist(tmp_path: Path) -> None:
+    bundle = Bundle.open(BUNDLE)
+    with pytest.raises(ExportError, match="says nothing to LiteRT"):
+        convert(bundle, "litert", tmp_path / "b", opset=15)
+    with pytest.raises(ExportError, match="choose one from 13 to"):
+        convert(bundle, "onnx", tmp_path / "b", opset=99)
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'flyweight\[litert\]'"):
+        need("no_such_package", "litert")
+
+
+def test_the_command_converts_and_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "b"
+    assert cli(["convert", str(BUNDLE), "--to", "litert", "--out", str(out), "--data", "sample", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["variant"], found["parity"]["n"], found["layers"]) == ("litert-fp32", 2000, 14)
+    assert verify_bundle(Bundle.open(out), None, "litert-fp32").ok
