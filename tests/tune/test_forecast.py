@@ -68,7 +68,6 @@ def test_the_seconds_of_a_search_are_those_of_its_images_steps_and_answers(
     monkeypatch.setattr(Pacer, "_load", lambda *_: 0.00001)
     search, dataset = planned(tmp_path)
     found = foresee(search, dataset)  # type: ignore[arg-type]
-    assert found is not None
     assert found.trainings == (4, 2)  # three and the best of them, one and itself
     short, full = search.ladder
     assert found.images == 4 * short.images + 2 * full.images
@@ -94,6 +93,11 @@ def test_predict_prints_the_cost_and_trains_nothing_and_a_search_says_it_first(
     kept = (tmp_path / "out" / PREDICTED).read_text()
     assert run([*words, "--predict", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert (tmp_path / "out" / PREDICTED).read_text() == kept  # nothing was timed again
+    assert run([*words, "--predict", "--json", "--set", "epochs=8"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] > 1.9 * found["images"]
+    assert run([*words, "--predict", "--json"]) == 0
+    found, kept = json.loads(capsys.readouterr().out), (tmp_path / "out" / PREDICTED).read_text()
     assert min(found["seconds"][key] for key in SECONDS) > 0
     assert run(words) == 0
     said = capsys.readouterr()
@@ -110,7 +114,6 @@ def test_a_network_that_cannot_be_built_is_said_and_the_others_are_predicted(wor
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
     search, dataset = planned(tmp_path)
     found = foresee(search, dataset)  # type: ignore[arg-type]
-    assert found is not None
     assert list(found.networks) == ["tiny_cnn_4"]
     assert "no_such_network" in found.unknown
-    assert any("not timed: no_such_network" in line for line in in_words(found, 1))
+    assert any("not predicted: no_such_network" in line for line in in_words(found, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,10 +133,10 @@ def need_tune_extra() -> None:
 
 
 def _predict(search: Search, dataset: Dataset, jobs: int, as_json: bool) -> None:
-    from flyweight.tune.forecast import foresee, in_words, to_json
+    from flyweight.tune.forecast import foresee, in_words
 
     forecast = foresee(search, dataset)
-    print(json.dumps(to_json(forecast)) if as_json else "\n".join(in_words(forecast, jobs)))
+    print(json.dumps(asdict(forecast)) if as_json else "\n".join(in_words(forecast, jobs)))
 
 
 def _print(facts: TuningFacts, search: Search, data: str) -> None:

@@ -27,23 +27,25 @@ def begun_from(named: str, space: Space) -> list[Mapping[str, Value]]:
         RecipeError: It cannot be read, or nothing of it lies inside the space.
     """
     folder, count = _folder_of(named)
-    recipes = [load_recipe(named)] if folder is None else best_recipes(folder, count)
-    found = [values for values in map(space.values_of, recipes) if values is not None]
+    recipes = [load_recipe(named)] if folder is None else best_recipes(folder)
+    found: list[Mapping[str, Value]] = []
+    for values in map(space.values_of, recipes):
+        if values is not None and values not in found:
+            found.append(values)
     if not found:
-        which = "the recipe lies" if len(recipes) == 1 else f"its {len(recipes)} best recipes lie"
+        which = "the recipe lies" if folder is None else "all that it found lies"
         raise RecipeError(
             f"--begin {named}: {which} outside of the search space {space.name!r}",
             do="widen the space, or leave it out",
             more=MORE,
         )
-    return list(found)
+    return found[:count]
 
 
-def best_recipes(folder: Path, count: int = BEST) -> list[Recipe]:
-    """Return the recipes, at full length, of the trials of a search that are best among those trained in full.
+def best_recipes(folder: Path) -> list[Recipe]:
+    """Return the recipe that a search ended with, then those of its trials that were trained in full, best first.
 
-    Where these were trained in folders of other machines, it is the one recipe that the search ended with; so it is for
-    a folder that holds no search but a run.
+    Trials that other machines trained, in folders of their own, are not among them. A run has its one recipe.
 
     Raises:
         RecipeError: The folder holds no recipe.
@@ -52,16 +54,14 @@ def best_recipes(folder: Path, count: int = BEST) -> list[Recipe]:
     trials = [trial for trial in facts.trials if _full(facts, trial)] if facts else []
     trials.sort(key=lambda trial: (-(trial.score or 0.0), trial.number))
     files = [recipe_file(folder, trial.number, trial.results[-1].rung) for trial in trials]
-    recipes = [load_recipe(file) for file in files if file.is_file()]
-    if not recipes and (folder / RECIPE).is_file():
-        recipes = [load_recipe(folder / RECIPE)]
+    recipes = [load_recipe(file) for file in (folder / RECIPE, *files) if file.is_file()]
     if not recipes:
         raise RecipeError(
             f"--begin {folder}: it holds no recipe, and no search that has trained anything in full",
             do="name the --out of a search, a recipe file, or a shipped recipe",
             more=MORE,
         )
-    return recipes[:count]
+    return recipes
 
 
 def _folder_of(named: str) -> tuple[Path | None, int]:

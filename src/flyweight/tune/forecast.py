@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Forecast:
     Attributes:
         trainings: On each rung, shortest first.
         images: Image passes of all of them.
-        seconds: Of one core, of all of them, by what they go in; with the mean of the networks that were timed.
+        seconds: Of one core, of all of them, by what they go in; the mean over the networks that were timed.
         networks: Seconds of all of them if each trial had this network, by its name.
         unknown: Why others could not be timed.
         share: Of a core that the timed steps got, beside what else ran on the machine.
@@ -50,8 +50,8 @@ class Forecast:
         return sum(self.seconds.values())
 
 
-def foresee(search: Search, dataset: Dataset, say: Callable[[str], None] | None = None) -> Forecast | None:
-    """Return what the search will take; None where no network of the space could be timed.
+def foresee(search: Search, dataset: Dataset, say: Callable[[str], None] | None = None) -> Forecast:
+    """Return what the search will take.
 
     A few steps of each network that the space names are timed, at the likely values, and written down; a search that
     goes on takes what is written.
@@ -74,15 +74,18 @@ def foresee(search: Search, dataset: Dataset, say: Callable[[str], None] | None 
 def predicted_seconds(search: Search) -> float | None:
     """Return what was foreseen for all trials, in seconds of one core; None where nothing was."""
     known = _read(search)
-    forecast = None if known is None else _forecast(search, known)
-    return None if forecast is None else forecast.total
+    return _forecast(search, known).total if known and known["each"] else None
 
 
-def typical(search: Search) -> dict[str, Recipe]:
-    """Return the recipe at the likely values, one for each network that the space names. Raises RecipeError."""
-    networks = [param for param in search.space.params if param.key == NETWORK and param.choices]
-    names = networks[0].choices if networks else (search.recipe.model.name,)
-    return {str(name): search.trial_recipe(_likely(search, {NETWORK: name} if networks else {})) for name in names}
+def _typical(search: Search, network: Value | None) -> Recipe:
+    """Return the recipe at the likely values, with a network; None: the recipe's own."""
+    return search.trial_recipe(_likely(search, {} if network is None else {NETWORK: network}))
+
+
+def _networks(search: Search) -> dict[str, Value | None]:
+    """Return the networks that the space names, by name; the recipe's own where it names none."""
+    drawn = [param for param in search.space.params if param.key == NETWORK and param.choices]
+    return {str(name): name for param in drawn for name in param.choices} or {search.recipe.model.name: None}
 
 
 def _likely(search: Search, given: dict[str, Value]) -> dict[str, Value]:
@@ -105,27 +108,33 @@ def _timed(search: Search, dataset: Dataset) -> dict[str, Any]:
     torch.set_num_threads(1)
     try:
         pacer, each, unknown = Pacer(), {}, {}
-        for name, recipe in typical(search).items():
+        for name, network in _networks(search).items():
             try:
-                rungs = [rung.recipe(recipe) for rung in search.ladder]
+                rungs = [rung.recipe(_typical(search, network)) for rung in search.ladder]
                 each[name] = [pacer.seconds([one], prepare(dataset, one)) for one in rungs]
             except FlyweightError as error:
                 unknown[name] = error.what
     finally:
         torch.set_num_threads(before)
-    return {"each": each, "unknown": unknown, "share": pacer.clock.share}
+    return {"of": _key(search), "each": each, "unknown": unknown, "share": pacer.clock.share}
 
 
 def _read(search: Search) -> dict[str, Any] | None:
+    """Return what was timed of this search; None where nothing was, or what was asked for is another by now."""
     file = search.out / PREDICTED
-    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+    known: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return known if known.get("of") == _key(search) else None
 
 
-def _forecast(search: Search, known: dict[str, Any]) -> Forecast | None:
+def _key(search: Search) -> str:
+    """Return the hash of all that the seconds of its trainings depend on."""
+    parts = [search.source, search.recipe.model_dump_json(), search.space.model_dump_json(), search.ladder]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _forecast(search: Search, known: dict[str, Any]) -> Forecast:
     counted = count_trainings(search.shapes, search.trials)
     trainings = tuple(counted.get(rung, 0) for rung in range(len(search.ladder)))
-    if not known["each"]:
-        return None
     by_network = {
         name: total_seconds(
             {key: count * one[key] for key in SECONDS} for count, one in zip(trainings, each, strict=True)
@@ -135,22 +144,18 @@ def _forecast(search: Search, known: dict[str, Any]) -> Forecast | None:
     return Forecast(
         trainings=trainings,
         images=sum(count * rung.images for count, rung in zip(trainings, search.ladder, strict=True)),
-        seconds={key: sum(one[key] for one in by_network.values()) / len(by_network) for key in SECONDS},
+        seconds={key: sum(one[key] for one in by_network.values()) / max(1, len(by_network)) for key in SECONDS},
         networks={name: sum(one[key] for key in SECONDS) for name, one in by_network.items()},
         unknown=known["unknown"],
         share=known["share"],
     )
 
 
-def to_json(forecast: Forecast | None) -> dict[str, Any] | None:
-    """Return a forecast as plain values."""
-    return None if forecast is None else dataclasses.asdict(forecast)
-
-
-def in_words(forecast: Forecast | None, jobs: int) -> list[str]:
+def in_words(forecast: Forecast, jobs: int) -> list[str]:
     """Return a forecast as lines to print."""
-    if forecast is None:
-        return ["not predicted: no network of the space could be timed"]
+    unknown = [f"not predicted: {name}: {why}" for name, why in forecast.unknown.items()]
+    if not forecast.networks:
+        return unknown
     split = ", ".join(f"{seconds / 60:.2f} {key}" for key, seconds in forecast.seconds.items())
     lines = [
         f"predicted: {forecast.total / 60:.1f} core-minutes for {sum(forecast.trainings)} trainings of "
@@ -163,4 +168,4 @@ def in_words(forecast: Forecast | None, jobs: int) -> list[str]:
         lines.append(
             f"  from {forecast.networks[low] / 60:.1f} (all {low}) to {forecast.networks[high] / 60:.1f} (all {high})"
         )
-    return lines + [f"  not timed: {name}: {why}" for name, why in forecast.unknown.items()]
+    return lines + unknown
