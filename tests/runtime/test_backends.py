@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,37 @@ def test_a_file_of_another_kind_is_refused_by_name(name: str, tmp_path: Path) ->
     (tmp_path / "other.bin").write_bytes(b"something else")
     with pytest.raises(BundleError, match=r"other\.bin"):
         load_backend(name, tmp_path / "other.bin")
+
+
+HEAVY = ("executorch", "torch-export")  # they import torch
+
+
+@pytest.mark.parametrize(
+    "engine", [pytest.param(one, marks=[pytest.mark.slow] if one in HEAVY else []) for one in ENGINES]
+)
+def test_a_broken_file_of_its_own_kind_is_refused_by_name(engine: str, tmp_path: Path) -> None:
+    suffix = ENGINES[engine].reads[-1]
+    for name in (f"bad{suffix}", "bad.bin"):
+        (tmp_path / name).write_bytes(b"nonsense" * 20)
+    with pytest.raises(BundleError, match=rf"{engine} cannot load .*bad\{suffix}"):
+        load_backend(engine, tmp_path / f"bad{suffix}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", ["data/weights/model_weights_config.json", "data/sample_inputs/model.pt"])
+def test_a_program_that_would_be_unpickled_is_refused_and_nothing_of_it_runs(inside: str, tmp_path: Path) -> None:
+    """torch.export.load runs what such a file holds: here it would write a file."""
+
+    class Harm:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "harm",))
+
+    asks = json.dumps({"config": {"w": {"path_name": "weight_0", "use_pickle": True}}}).encode()
+    with zipfile.ZipFile(tmp_path / "bad.pt2", "w") as archive:
+        archive.writestr(f"bad/{inside}", asks if inside.endswith("json") else pickle.dumps(Harm()))
+    with pytest.raises(BundleError, match=r"bad\.pt2"):
+        load_backend("torch-export", tmp_path / "bad.pt2")
+    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize("engine", engines_of())

@@ -23,7 +23,8 @@ class ExecuTorch:
         self._torch, runtime, library = _import_runtime()
         try:
             # Threads belong to the process: the file that was loaded last decides.
-            library._unsafe_reset_threadpool(threads)
+            if library._threadpool_get_thread_count() != threads:
+                library._unsafe_reset_threadpool(threads)
             self._program = runtime.get().load_program(Path(file).read_bytes())
             self._method = self._program.load_method("forward")
             given = self._method.metadata.input_tensor_meta(0)
