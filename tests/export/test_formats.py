@@ -16,7 +16,7 @@ from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
 from flyweight.errors import BundleError, ExportError, MissingExtraError, OrderError
 from flyweight.export.convert import Converted, convert, open_bundle
-from flyweight.export.formats import FORMATS
+from flyweight.export.formats import FORMATS, Original
 from flyweight.export.formats.format import need
 from flyweight.export.images import RealImages, real_images
 from flyweight.export.parity import SAME_CLASS
@@ -259,6 +259,19 @@ def test_an_opset_is_for_onnx_alone_and_must_exist(tmp_path: Path) -> None:
         convert(bundle, "litert", tmp_path / "b", opset=15)
     with pytest.raises(ExportError, match="choose one from 13 to"):
         convert(bundle, "onnx", tmp_path / "b", opset=99)
+
+
+def test_openvino_names_an_operator_that_it_does_not_know_and_the_formats_that_can(tmp_path: Path) -> None:
+    import onnx
+
+    bundle = Bundle.open(BUNDLE)
+    model = onnx.load(bundle.variant("fp32").file)
+    model.graph.node[-1].op_type, model.graph.node[-1].domain = "FusedGemm", "com.example"
+    model.opset_import.add(domain="com.example", version=1)
+    onnx.save(model, tmp_path / "odd.onnx")
+    original = Original(bundle, replace(bundle.variant("fp32"), file=tmp_path / "odd.onnx"), np.empty((0,), np.uint8))
+    with pytest.raises(ExportError, match=r"(?s)OpenVINO cannot express the operator com\.example\.FusedGemm.*onnx"):
+        FORMATS["openvino"].write(original, "fp32", tmp_path / "odd.xml")
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it() -> None:

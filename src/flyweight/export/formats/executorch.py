@@ -43,7 +43,9 @@ def _quantized(program: Any, original: Original) -> Any:
 
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(program.module(), quantizer)
-    images = torch.from_numpy(np.ascontiguousarray(original.calibration))
+    # Flat in between: the strides of a dimension of one channel could be any, and would be part of the program.
+    flat = np.ascontiguousarray(original.calibration).ravel()
+    images = torch.from_numpy(flat.reshape(original.calibration.shape))
     with torch.no_grad():
         for i in range(len(images)):
             prepared(images[i : i + 1])

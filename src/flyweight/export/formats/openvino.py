@@ -65,7 +65,7 @@ def _quantized(model: Any, original: Original, tool: str) -> tuple[Any, str]:
 
 def _unread(error: str) -> ExportError:
     """Name the operator where OpenVINO says that it has none of that name."""
-    found = re.search(r"no conversion rule found for operations: ([\w.]+)", error)
+    found = re.search(r"No conversion rule found for operations: ([\w.]+)", error)
     if found:
         return cannot("OpenVINO", found[1], "in the float ONNX file", "onnx, torch-export")
     return ExportError(
