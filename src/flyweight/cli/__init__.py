@@ -42,6 +42,7 @@ COMMANDS = {
     "trial": ("flyweight.cli.compress", "trial", "Hold one variant of a bundle against another: ship or do not ship."),
     "export": ("flyweight.cli.export", "export", "Turn a finished run into a bundle that runs without torch."),
     "convert": ("flyweight.cli.convert", "convert", "Add a variant to a bundle: another format or precision."),
+    "sources": ("flyweight.cli.sources", "sources", "Write a bundle as C for microcontrollers, ready to compile."),
     "predict": ("flyweight.cli.predict", "predict", "Classify files, folders or standard input with a bundle."),
     "verify": ("flyweight.cli.verify", "verify", "Recompute a bundle's hashes, golden vectors and accuracy."),
     "measure": ("flyweight.cli.measure", "measure", "Time a bundle on this machine: latency, throughput, memory."),

@@ -16,7 +16,15 @@ from flyweight.export.bundle import NewVariant, add_file
 from flyweight.export.formats import Format, Original, Written, find_format
 from flyweight.export.formats.format import need
 from flyweight.export.images import RealImages, golden_only
-from flyweight.export.parity import SAME_CLASS, TOLERANCE, Parity, backend_logits, compare_converted, file_logits
+from flyweight.export.parity import (
+    AGREEMENT,
+    SAME_CLASS,
+    TOLERANCE,
+    Parity,
+    backend_logits,
+    compare_converted,
+    file_logits,
+)
 from flyweight.runtime.backends import load_backend
 from flyweight.runtime.bundle import MANIFEST, Bundle, Variant
 from flyweight.runtime.environment import environment
@@ -87,7 +95,7 @@ def convert(
         OutputError: `out` cannot be written.
     """
     found, chosen = find_format(to, precision)
-    source = float_variant(bundle)
+    source = found.source(bundle, chosen) if found.source else float_variant(bundle)
     _refuse(found, chosen, images, opset)
     for package in found.packages:
         need(package, found.extra)
@@ -102,14 +110,15 @@ def convert(
         parity = compare_converted(
             file_logits(source.file, given.parity), backend_logits(backend, given.parity), chosen
         )
-        check(parity, variant, chosen, same_class)
+        # Written from a file of the same precision, it must say what that says.
+        check(parity, variant, chosen, AGREEMENT if source.precision == chosen else same_class)
         new = NewVariant(
             name=variant,
             files=(file, *written.beside),
             format=found.name,
             precision=chosen,
             backend=found.backend,
-            source=source.name,
+            source=source.source or source.name,
             golden=_golden(bundle, source, chosen, backend_logits(backend, bundle.golden(source)[0])),
             parity=parity,
             provenance=_provenance(found, written, given, source),

@@ -79,10 +79,8 @@ def emit(lowered: Lowered) -> Emitted:
         if "sum" in step.parameters:
             inner = ", ".join(f".{key} = {_literal(value, constants)}" for key, value in step.parameters["sum"].items())
             layers.append(f"static const struct {SUMS[step.kernel]} sum_{number} = {{{inner}}};")
-        values = ", ".join(
-            f".{key} = {f'&sum_{number}' if key == 'sum' else _literal(value, constants)}"
-            for key, value in _fields(step)
-        )
+        fields = {key: f"&sum_{number}" if key == "sum" else _literal(value, constants) for key, value in _fields(step)}
+        values = ", ".join(f".{key} = {value}" for key, value in fields.items())
         layers.append(f"static const struct {struct} layer_{number} = {{{values}}};")
         given = [_pointer(storage, lowered, arena) for storage in step.inputs]
         if step.kernel == "binary_f32" and len(given) == 1:

@@ -12,7 +12,7 @@ import numpy as np
 from flyweight.export.c.graph import Array, Graph, attributes
 from flyweight.export.c.rule import CLAMPS, Rule, clamp_range, clamped
 from flyweight.export.c.unary import UNARY
-from flyweight.export.c.values import Program, Value
+from flyweight.export.c.values import Program, Value, reshape
 from flyweight.export.c.windows import dense, pool_window, reduces_pictures, window
 
 OPERATIONS = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/"}
@@ -35,7 +35,8 @@ def rule(graph: Graph, name: str) -> Rule | None:
         a, b = UNARY[node.op_type].arguments(attributes(node))
         return Rule((node.input[0],), partial(_map, function=node.op_type, a=a, b=b))
     if node.op_type in POOLS and (node.op_type != "ReduceMean" or reduces_pictures(graph, name)):
-        return Rule((node.input[0],), partial(_pool, kernel=POOLS[node.op_type], given=pool_window(graph, name)))
+        given, shape = pool_window(graph, name), graph.shapes[name]
+        return Rule((node.input[0],), partial(_pool, kernel=POOLS[node.op_type], given=given, shape=shape))
     if node.op_type == "Cast":
         return _cast(graph, name)
     return None
@@ -192,6 +193,8 @@ def _map(values: Sequence[Value], program: Program, function: str, a: float, b: 
     return program.add("map_f32", [given], given.shape, parameters, elementwise=True)
 
 
-def _pool(values: Sequence[Value], program: Program, kernel: str, given: dict[str, Any]) -> Value:
-    shape = (1, given["c"], given["out_h"], given["out_w"])
-    return program.add(kernel, [program.plain(values[0])], shape, given)
+def _pool(
+    values: Sequence[Value], program: Program, kernel: str, given: dict[str, Any], shape: tuple[int, ...]
+) -> Value:
+    pooled = (1, given["c"], given["out_h"], given["out_w"])
+    return reshape(program.add(kernel, [program.plain(values[0])], pooled, given), shape, program)

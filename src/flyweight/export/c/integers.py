@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.export.c import moves
+from flyweight.export.c.error import CannotExpress
 from flyweight.export.c.floats import LAYERS, OPERATIONS, arranged, is_pixels, repeats, weights_of
 from flyweight.export.c.graph import Array, Graph, attributes
-from flyweight.export.c.rule import CLAMPS, CannotExpress, Rule, clamp_range, clamped
+from flyweight.export.c.rule import CLAMPS, Rule, clamp_range, clamped
 from flyweight.export.c.unary import UNARY
-from flyweight.export.c.values import Levels, Program, Value
+from flyweight.export.c.values import Levels, Program, Value, reshape
 from flyweight.export.c.windows import pool_window, reduces_pictures
 
 POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
@@ -238,7 +239,14 @@ def _pool(graph: Graph, name: str, levels: Levels, ends: Range) -> Rule | None:
     counts = np.array([largest]) if fields["padding_counts"] else np.arange(1, largest + 1)
     multiplier, shift = fixed(ours.scale / levels.scale / counts)
     fields |= {"multiplier": multiplier, "shift": shift, "in_zero": ours.zero, **_output(levels, ends)}
-    return Rule((source,), partial(_run, kernel="avgpool_u8", fields=fields, shape=graph.shapes[name], levels=levels))
+    return Rule((source,), partial(_mean, fields=fields, shape=graph.shapes[name], levels=levels))
+
+
+def _mean(
+    values: Sequence[Value], program: Program, fields: Mapping[str, Any], shape: tuple[int, ...], levels: Levels
+) -> Value:
+    pooled = (1, fields["c"], fields["out_h"], fields["out_w"])
+    return reshape(_run(values, program, "avgpool_u8", fields, pooled, levels), shape, program)
 
 
 def _greatest(

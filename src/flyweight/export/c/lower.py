@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from flyweight.errors import ExportError
 from flyweight.export.c import floats, integers, moves
+from flyweight.export.c.error import CannotExpress
 from flyweight.export.c.graph import Graph, attributes
-from flyweight.export.c.rule import CannotExpress, Rule
-from flyweight.export.c.values import Levels, Program, Storage, Value, plain
+from flyweight.export.c.rule import Rule
+from flyweight.export.c.values import Levels, Program, Storage, plain
 
 RULES: tuple[Callable[[Graph, str], Rule | None], ...] = (moves.rule, integers.rule, floats.rule)
 

@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from flyweight.export.c.error import CannotExpress
 from flyweight.export.c.graph import Graph, attributes
-from flyweight.export.c.rule import CannotExpress, Rule
+from flyweight.export.c.rule import Rule
 from flyweight.export.c.values import Program, Value, plain, reshape
 
 RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"}

@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flyweight.export.c.error import CannotExpress
 from flyweight.export.c.graph import Graph
 from flyweight.export.c.values import Program, Value
-
-
-class CannotExpress(Exception):
-    """No kernel computes this operator.
-
-    Args:
-        operator: Its name in the graph.
-        where: What it makes, of which shapes.
-    """
-
-    def __init__(self, operator: str, where: str) -> None:
-        self.operator, self.where = operator, where
-        super().__init__(f"{operator} ({where})")
 
 
 @dataclass(frozen=True)

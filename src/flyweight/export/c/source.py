@@ -12,9 +12,9 @@ from string import Template
 from flyweight import __version__
 from flyweight.errors import ExportError
 from flyweight.export.c.emit import emit, float_literal
+from flyweight.export.c.error import CannotExpress
 from flyweight.export.c.graph import read_graph
 from flyweight.export.c.lower import Lowered, lower
-from flyweight.export.c.rule import CannotExpress
 from flyweight.runtime.bundle import Bundle, Variant
 
 TEMPLATES = files("flyweight.export.c") / "templates"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Literal
 
+from flyweight.export.c.error import CannotExpress
+
 Kind = Literal["float", "uint8_t"]
 SIZES = {"float": 4, "uint8_t": 1}
 
@@ -140,7 +142,9 @@ class Program:
             for size, ours, theirs in zip(source.shape, source.strides, target.strides, strict=True)
             if size > 1
         ]
-        dims = sorted(dims, key=lambda one: -one[2])
+        dims = _joined(sorted(dims, key=lambda one: -one[2]))
+        if len(dims) > 4:
+            raise CannotExpress("Transpose", f"of {len(dims)} dimensions at once")
         dims = [(1, 0, 0)] * (4 - len(dims)) + dims
         parameters = {
             "sizes": [one[0] for one in dims],
@@ -151,6 +155,17 @@ class Program:
             "bytes": SIZES[source.storage.kind],
         }
         self.steps.append(Step("copy", (source.storage,), target.storage, parameters))
+
+
+def _joined(dims: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return (size, stride here, stride there) with dimensions made one that lie behind one another on both sides."""
+    found: list[tuple[int, int, int]] = []
+    for size, ours, theirs in dims:
+        if found and found[-1][1:] == (size * ours, size * theirs):
+            found[-1] = (found[-1][0] * size, ours, theirs)
+        else:
+            found.append((size, ours, theirs))
+    return found
 
 
 def usual_strides(shape: Sequence[int]) -> tuple[int, ...]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from flyweight.export.c.error import CannotExpress
 from flyweight.export.c.graph import Graph, attributes
-from flyweight.export.c.rule import CannotExpress
+
+WHOLE = {"GlobalAveragePool", "ReduceMean"}
 
 
 def window(graph: Graph, name: str, kernel: tuple[int, ...]) -> dict[str, Any]:
     """Return the fields of a kernel's struct that say where its windows lie. Raises CannotExpress."""
     node = graph.makers[name]
-    given, before, after = attributes(node), graph.shapes[node.input[0]], graph.shapes[name]
+    given, before = attributes(node), graph.shapes[node.input[0]]
+    after = (1, 1, 1, 1) if node.op_type in WHOLE else graph.shapes[name]
     if len(before) != 4:
         raise CannotExpress(node.op_type, f"giving {name!r} of {len(before) - 2} dimensions, not of pictures")
     strides, gaps = given.get("strides", [1, 1]), given.get("dilations", [1, 1])
@@ -43,9 +46,8 @@ def pool_window(graph: Graph, name: str) -> dict[str, Any]:
     """Return the fields of `struct pool` of any pool. Raises CannotExpress."""
     node = graph.makers[name]
     given, before = attributes(node), graph.shapes[node.input[0]]
-    whole = node.op_type in {"GlobalAveragePool", "ReduceMean"}
     found = {
-        **window(graph, name, before[2:] if whole else tuple(given["kernel_shape"])),
+        **window(graph, name, before[2:] if node.op_type in WHOLE else tuple(given["kernel_shape"])),
         "padding_counts": given.get("count_include_pad", 0),
     }
     ends = zip(("down", "kh", "top", "h", "out_h"), ("across", "kw", "left", "w", "out_w"), strict=True)
@@ -59,13 +61,8 @@ def pool_window(graph: Graph, name: str) -> dict[str, Any]:
 
 
 def reduces_pictures(graph: Graph, name: str) -> bool:
-    """Tell whether a ReduceMean is the mean over height and width of a picture, its dimensions kept."""
+    """Tell whether a ReduceMean is the mean over height and width of a picture."""
     node = graph.makers[name]
     axes = graph.constant(node.input[1]) if len(node.input) > 1 else attributes(node).get("axes")
     before = graph.shapes[node.input[0]]
-    return (
-        axes is not None
-        and len(before) == 4
-        and {int(axis) % 4 for axis in axes} == {2, 3}
-        and attributes(node).get("keepdims", 1) == 1
-    )
+    return axes is not None and len(before) == 4 and {int(axis) % 4 for axis in axes} == {2, 3}

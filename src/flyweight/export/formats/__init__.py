@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from flyweight.errors import ExportError
-from flyweight.export.formats import executorch, litert, onnx, openvino, torchexport
+from flyweight.export.formats import c, executorch, litert, onnx, openvino, torchexport
 from flyweight.export.formats.format import Format, Original, Written
 
 __all__ = ["FORMATS", "Format", "Original", "Written", "find_format"]
@@ -18,6 +18,7 @@ FORMATS: dict[str, Format] = {
         litert.FORMAT,
         executorch.FORMAT,
         torchexport.FORMAT,
+        c.FORMAT,
     )
 }  # fmt: skip
 

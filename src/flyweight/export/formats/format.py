@@ -31,7 +31,7 @@ class Original:
     """What a format writes its file from.
 
     Attributes:
-        variant: The float ONNX file of the bundle.
+        variant: The ONNX file of the bundle that it is written from: the float one, unless the format says otherwise.
         calibration: Training images (N, C, S, S) uint8, none where no data was given.
         weights: Folder of the trained weights, the bundle's own or the run's; None where there are none.
         opset: Of ONNX, where the caller chose one.
@@ -107,6 +107,7 @@ class Format:
         calibrated: Those of them that need images.
         carries: Where class names and preprocessing are: in the file, or in the bundle around it.
         write: Writes the model file at a path that ends in `suffix`. Raises ExportError.
+        source: Gives the ONNX file that a precision is written from, where that is not always the float one.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Format:
     calibrated: tuple[str, ...]
     carries: str
     write: Callable[[Original, str, Path], Written]
+    source: Callable[[Bundle, str], Variant] | None = None
 
 
 def need(package: str, extra: str) -> None:

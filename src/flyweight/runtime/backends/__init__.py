@@ -66,6 +66,7 @@ ENGINES = {
     "litert": Engine("ai_edge_litert", (".tflite",)),
     "executorch": Engine("executorch", (".pte",)),
     "torch-export": Engine("torch", (".pt2",)),
+    "c": Engine("ctypes", (".c",)),  # and a compiler, which says so itself where there is none
 }
 CUDA = "onnxruntime-cuda"  # the default one's package, built for CUDA
 CHECK = "busy-wait"  # to check the clock with
