@@ -141,6 +141,29 @@ def test_more_than_the_rate_gets_429_and_when_to_come_back(bundle: Path) -> None
     assert theirs.status == 200
 
 
+def test_clients_that_do_not_get_on_are_cut_off(bundle: Path) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+    slow = {
+        "nothing": b"",
+        "half a head": head,
+        "half a body": head + b"Content-Length: 1000\r\n\r\nabc",
+    }
+
+    async def all_at_once(port: int) -> dict[str, Answer]:
+        found = await asyncio.gather(*(exchange(port, content, seconds=30) for content in slow.values()))
+        return dict(zip(slow, found, strict=True))
+
+    with running(bundle, "--patience", 0.4) as started:
+        found = asyncio.run(all_at_once(started.port))
+    assert {name: answer.status for name, answer in found.items()} == {
+        "nothing": 0,
+        "half a head": 0,
+        "half a body": 408,
+    }
+    assert set(found["half a body"].json) == LINES
+    assert max(answer.seconds for answer in found.values()) < 25
+
+
 def test_a_taken_address_is_said_to_be_one(bundle: Path, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     from flyweight.cli import run
 

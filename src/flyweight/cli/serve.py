@@ -21,10 +21,13 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model; one batch runs at a time.")] = 1,
     max_batch: Annotated[int, typer.Option(min=1, help="Images of one run of the model.")] = 16,
     batch_wait_ms: Annotated[float, typer.Option(min=0, help="How long an image waits for others.")] = 0.0,
-    waiting: Annotated[int, typer.Option(min=1, help="Requests under way; more get 503.")] = 64,
+    waiting: Annotated[int, typer.Option(min=1, help="Requests under way; more get 503.")] = 256,
     max_mb: Annotated[float, typer.Option(min=0.001, help="Of one upload; more gets 413.")] = 10.0,
-    max_mpx: Annotated[float, typer.Option(min=0.001, max=89, help="Of one image, and decoded at a time.")] = 24.0,
+    max_mpx: Annotated[float, typer.Option(min=0.001, max=89, help="Of a JPEG; of other formats half as many.")] = 20.0,
     rate: Annotated[float, typer.Option(min=0, help="Requests a second of one address; 0: any number.")] = 20.0,
+    patience: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for the head and for the body of a request.")
+    ] = 10.0,
     page: Annotated[bool, typer.Option(help="The page of flyweight web in front.")] = True,
     ort_web: Annotated[Path | None, typer.Option(help="As of flyweight web.")] = None,
 ) -> None:
@@ -34,14 +37,15 @@ def serve(
     from flyweight.runtime.predict import Predictor
     from flyweight.serve.app import make_app
     from flyweight.serve.limits import MB, Limits
-    from flyweight.serve.server import listen
+    from flyweight.serve.server import give_memory_back, listen
     from flyweight.serve.server import serve as run_server
 
     limits = Limits(
         max_bytes=int(max_mb * MB), max_pixels=int(max_mpx * MB), held_bytes=max(32 * MB, int(max_mb * MB)),
         waiting=waiting, max_batch=max_batch, batch_wait_ms=batch_wait_ms, rate=rate, burst=max(1, round(2 * rate)),
-        threads=threads,
+        header_seconds=patience, body_seconds=patience, threads=threads,
     )  # fmt: skip
+    give_memory_back()
     opened = Bundle.open(bundle)
     predictor = Predictor(opened, variant=variant, threads=threads)
     html = _page(opened, predictor.variant.name, ort_web) if page else None

@@ -24,12 +24,14 @@ from flyweight.errors import DataError, FlyweightError, ServeError
 from flyweight.runtime.predict import Predictor
 from flyweight.runtime.preprocess import size_of
 from flyweight.serve.batching import Batcher
-from flyweight.serve.limits import MORE, Gate, Limits, Pool, Rates, Share, busy
+from flyweight.serve.limits import MB, MORE, Gate, Limits, Pool, Rates, Share, busy
 from flyweight.serve.metrics import CONTENT_TYPE, Metrics
-from flyweight.serve.upload import read_image
+from flyweight.serve.upload import Upload
 
 LOG = logging.getLogger("flyweight.serve")
 NAME = "upload"  # what errors call the image
+JPEG = b"\xff\xd8\xff"
+PLANES_BYTES = 64 * MB  # most that images hold while they wait for the model
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 # A page of its own origin alone gets the browser's fine clock, with which small networks can be timed.
 PAGE_HEADERS = {
@@ -47,7 +49,7 @@ class Service:
         self.predictor, self.limits = predictor, limits
         self.batcher = Batcher(predictor.backend, limits)
         self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.batcher.sizes)
-        self.inside = 0
+        self.inside, self.most_inside = 0, _most_inside(predictor, limits)
         self._rates = Rates(limits.rate, limits.burst)
         self._bytes = Pool(limits.held_bytes, "the uploads of others fill its memory")
         self._pixels = Gate(limits.max_pixels)
@@ -56,27 +58,27 @@ class Service:
     @property
     def ready(self) -> bool:
         """True when a request would be taken now."""
-        return self.batcher.alive and self.inside < self.limits.waiting
+        return self.batcher.alive and self.inside < self.most_inside
 
     async def stop(self) -> None:
         """End the threads."""
         await self.batcher.stop()
         self._decoders.shutdown(cancel_futures=True)
 
-    async def predict(self, request: Request, top_k: int) -> dict[str, Any]:
+    async def predict(self, client: str, upload: Upload, top_k: int) -> dict[str, Any]:
         """Return the answer to one request.
 
         Raises:
             ServeError: 400, 408, 413, 429 or 503.
             DataError: The image cannot be decoded, or has too many pixels.
         """
-        self._rates.take(request.client.host if request.client else "")
-        if self.inside >= self.limits.waiting:
+        self._rates.take(client)
+        if self.inside >= self.most_inside:
             raise busy(f"{self.inside} requests are under way")
         self.inside += 1
         try:
             async with asyncio.timeout(self.limits.answer_seconds):
-                image = await self._image(request)
+                image = await self._image(upload)
                 logits = await self.batcher.logits(image)
         except TimeoutError:
             raise busy(f"no answer within {self.limits.answer_seconds:g} s") from None
@@ -93,13 +95,20 @@ class Service:
     def _model(self) -> dict[str, str]:
         return {"bundle": self.predictor.bundle.name, "variant": self.predictor.variant.name}
 
-    async def _image(self, request: Request) -> np.ndarray:
+    async def _image(self, upload: Upload) -> np.ndarray:
         loop = asyncio.get_running_loop()
         with Share(self._bytes) as share:
-            content = await read_image(request, self.limits, share)
-            width, height = size_of(content, name=NAME, max_pixels=self.limits.max_pixels)
-            async with self._pixels.held(width * height):
+            content = await upload.image(share)
+            weight = 1 if content.startswith(JPEG) else 2
+            width, height = size_of(content, name=NAME, max_pixels=self.limits.max_pixels // weight)
+            async with self._pixels.held(width * height * weight):
                 return await loop.run_in_executor(self._decoders, self.predictor.load, content, NAME)
+
+
+def _most_inside(predictor: Predictor, limits: Limits) -> int:
+    preprocess = predictor.bundle.preprocess
+    each = preprocess.channels * preprocess.image_size**2
+    return max(1, min(limits.waiting, PLANES_BYTES // each))
 
 
 def make_app(predictor: Predictor, limits: Limits, page: str | None = None) -> FastAPI:
@@ -151,11 +160,14 @@ def make_app(predictor: Predictor, limits: Limits, page: str | None = None) -> F
 
 async def _counted(service: Service, request: Request, top_k: int) -> JSONResponse:
     start, status = time.monotonic(), 500
+    upload = Upload(request, service.limits)
     try:
-        answer = JSONResponse(await service.predict(request, top_k), headers=SAFE)
+        client = request.client.host if request.client else ""
+        answer = JSONResponse(await service.predict(client, upload, top_k), headers=SAFE)
         status = answer.status_code
         return answer
     except FlyweightError as error:
+        await upload.discard()
         answer = _answer(error)
         status = answer.status_code
         return answer

@@ -22,7 +22,8 @@ class Limits:
 
     Attributes:
         max_bytes: Of one upload.
-        max_pixels: Of one image, by its header; as many in all are decoded at the same time.
+        max_pixels: Of one JPEG, by its header; of other formats half as many, since their decoders take twice the
+            memory (transparency, animation). As many in all are decoded at the same time.
         waiting: Requests that are read, decoded or wait for the model at the same time.
         held_bytes: Of all uploads that are held at the same time.
         max_batch: Images of one run of the model.
@@ -38,8 +39,8 @@ class Limits:
     """
 
     max_bytes: int = 10 * MB
-    max_pixels: int = 24 * MB
-    waiting: int = 64
+    max_pixels: int = 20 * MB
+    waiting: int = 256
     held_bytes: int = 32 * MB
     max_batch: int = 16
     batch_wait_ms: float = 0.0

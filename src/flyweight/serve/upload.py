@@ -3,55 +3,83 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+
+from starlette.requests import ClientDisconnect, Request
 
 from flyweight.errors import ServeError
 from flyweight.serve.limits import MB, MORE, Limits, Share
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
+DISCARD_SECONDS = 2.0
 
 
-async def read_image(request: Request, limits: Limits, share: Share) -> bytes:
-    """Return the image of a request: its body, or the first file of a form.
+class Upload:
+    """The body of one request, read once; what was not read is discarded before the answer."""
 
-    Raises:
-        ServeError: 400 no image or a broken form, 408 too slow, 413 too large, 503 no room.
-    """
-    body = await _read(request, limits, share)
-    kind = request.headers.get("content-type", "")
-    content = _first_file(body, kind) if kind.lower().startswith("multipart/form-data") else body
-    if not content:
-        raise ServeError(
-            "the request carries no image (0 bytes)",
-            do="send the bytes of an image file: curl --data-binary @photo.jpg ADDRESS/predict, or -F image=@photo.jpg",
-            more=MORE,
-        )
-    return content
+    def __init__(self, request: Request, limits: Limits) -> None:
+        self._request, self._limits, self._ended = request, limits, False
 
+    async def image(self, share: Share) -> bytes:
+        """Return the image: the body, or the first file of a form.
 
-async def _read(request: Request, limits: Limits, share: Share) -> bytes:
-    stated = request.headers.get("content-length", "0")
-    if stated.isdigit() and int(stated) > limits.max_bytes:
-        raise _too_large(f"{int(stated) / MB:.1f} MB", limits)
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > limits.max_bytes:
-                    raise _too_large(f"more than {limits.max_bytes / MB:g} MB", limits)
-                share.take(len(part))
-                parts.append(part)
-    except TimeoutError:
-        raise ServeError(
-            f"only {size} bytes of the request came within {limits.body_seconds:g} s",
-            do="send it over a faster connection, or a smaller image",
-            more=MORE,
-            status=408,
-        ) from None
-    return b"".join(parts)
+        Raises:
+            ServeError: 400 no image or a broken form, 408 too slow, 413 too large, 503 no room.
+        """
+        body = await self._read(share)
+        kind = self._request.headers.get("content-type", "")
+        content = _first_file(body, kind) if kind.lower().startswith("multipart/form-data") else body
+        if not content:
+            raise ServeError(
+                "the request carries no image (0 bytes)",
+                do="send the bytes of an image file: curl --data-binary @photo.jpg ADDRESS/predict, "
+                "or -F image=@photo.jpg",
+                more=MORE,
+            )
+        return content
+
+    async def discard(self) -> None:
+        """Read the rest and forget it: who is still sending would lose the answer with the connection.
+
+        Not without end: after twice the largest upload, or two seconds, the connection may break.
+        """
+        left = 2 * self._limits.max_bytes
+        with contextlib.suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while not self._ended and left > 0:
+                    left -= len(await self._next())
+
+    async def _read(self, share: Share) -> bytes:
+        limits, stated = self._limits, self._request.headers.get("content-length", "0")
+        if stated.isdigit() and int(stated) > limits.max_bytes:
+            raise _too_large(f"{int(stated) / MB:.1f} MB", limits)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                while not self._ended:
+                    parts.append(await self._next())
+                    size += len(parts[-1])
+                    if size > limits.max_bytes:
+                        raise _too_large(f"more than {limits.max_bytes / MB:g} MB", limits)
+                    share.take(len(parts[-1]))
+        except TimeoutError:
+            self._ended = True  # nothing more is waited for
+            raise ServeError(
+                f"only {size} bytes of the request came within {limits.body_seconds:g} s",
+                do="send it over a faster connection, or a smaller image",
+                more=MORE,
+                status=408,
+            ) from None
+        return b"".join(parts)
+
+    async def _next(self) -> bytes:
+        message = await self._request.receive()
+        if message["type"] == "http.disconnect":
+            self._ended = True
+            raise ClientDisconnect
+        self._ended = not message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
 
 
 def _too_large(found: str, limits: Limits) -> ServeError:

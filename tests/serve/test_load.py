@@ -1,0 +1,23 @@
+"""500 requests at once, malformed, huge and truncated ones among them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from benchmarks.api_load import told, waves
+from tests.serve.client import running
+
+pytestmark = pytest.mark.slow
+BUNDLE = Path(__file__).parent.parent.parent / "bundles/tiny-cifar10"
+
+
+def test_under_load_memory_stays_within_512_mb_and_no_answer_is_an_accident() -> None:
+    with running(BUNDLE) as server:
+        load = asyncio.run(waves(server.port, server.peak_bytes, 2, seed=9))
+    print(told(load))
+    assert load.wrong == []
+    assert {200, 413, 422, 503} & set(load.statuses)
+    assert load.statuses[200] > 0
+    assert load.peak_bytes <= 512e6
