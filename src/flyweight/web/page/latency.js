@@ -5,7 +5,8 @@ const EFFORT = { samples: 200, enough: 60, softSeconds: 0.8, hardSeconds: 6, war
 const ROUNDS = 5; // each with a session of its own: a page has no fresh processes
 const STEADY = 1.05, WINDOWS = 3, WINDOW_RUNS = 10, WINDOW_MS = 10, WINDOW_MOST_MS = 100;
 const TICKS = 20; // a run shorter than so many ticks of the clock cannot be timed alone
-const FULL_N = 299; // with fewer samples than this there is no interval of p99
+const FULL_N = 299; // with fewer samples than this in all only p50 is given
+const MEANS = 58; // samples of a round where each is a mean of several runs: 5 rounds stay below FULL_N, p50 only
 
 /** Return the smallest step of this browser's clock, in ms; they make it coarse against spying. */
 function clockStep() {
@@ -48,7 +49,7 @@ async function warmUp(run) {
 async function timed(run, step) {
   const { steady, warmup_runs, mean } = await warmUp(run);
   const together = mean >= TICKS * step ? 1 : Math.ceil((TICKS * step) / Math.max(mean, 1e-6));
-  const samples = [], start = performance.now();
+  const most = together > 1 ? MEANS : EFFORT.samples, samples = [], start = performance.now();
   let breath = start;
   for (;;) {
     const before = performance.now();
@@ -57,7 +58,7 @@ async function timed(run, step) {
     samples.push(Math.max(1, Math.round(((after - before) / together) * 1e6)));
     const seconds = (after - start) / 1000;
     const soft = seconds >= EFFORT.softSeconds && samples.length >= EFFORT.enough;
-    if (samples.length >= EFFORT.samples || soft || seconds >= EFFORT.hardSeconds) break;
+    if (samples.length >= most || soft || seconds >= EFFORT.hardSeconds) break;
     if (after - breath > 100) {
       await breathe();
       breath = performance.now();
@@ -101,8 +102,7 @@ async function measure(network, progress) {
     await breathe();
   }
   document.removeEventListener("visibilitychange", notice);
-  const together = Math.max(...rounds.map((round) => round.model.together));
-  return { rounds, step, hidden, together, golden: await network.agreement() };
+  return { rounds, step, hidden, golden: await network.agreement() };
 }
 
 /** Return quantiles in ms by clock: {p50, p90, p99, n, together, steady}; null where the samples cannot say. */

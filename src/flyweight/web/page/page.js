@@ -203,8 +203,11 @@ function showMeasured(measured, result) {
       + "had the processor; close it and measure again");
   }
   if (result.models[0].problem) remarks.push(result.models[0].problem);
+  if (model.together > 1) {
+    remarks.push(`this browser's clock ticks every ${Number((measured.step * 1000).toPrecision(2))} µs, so that short runs are `
+      + "timed several at a time: their mean says nothing of single slow runs, and only p50 is given");
+  }
   if (!rows.every(([, of]) => of.steady)) remarks.push("the runs had not become steady when they were timed: measure again");
-  if (!golden.ok) remarks.push("this browser's logits are farther from the recorded ones than the bundle accepts");
   $("remarks").replaceChildren(...remarks.map((textContent) => element("p", { textContent, className: "unverified" })));
   $("measured").hidden = false;
   const link = $("download");

@@ -8,14 +8,13 @@ async function resultOf(network, measured) {
     const { together, ...run } = round[name];
     return run;
   });
-  const counts = rounds.reduce((sum, round) => sum + round.model.samples_ns.length, 0);
   const { name, sha256, size_bytes, format, precision, params, macs } = facts.variant;
   const model = {
     name, kind: "variant", sha256, size_bytes, format, precision, backend: "onnxruntime-web", threads: 1,
     candidate: null, params, macs, golden: agreement,
     clocks: { model: runs("model"), preprocess_model: runs("preprocess_model"), encoded: runs("encoded") },
     again: runs("again"),
-    enough: measured.together > 1 ? counts + 1 : FULL_N, // means of several runs say nothing of their tail
+    enough: FULL_N,
     memory: null, problem: problemOf(measured),
   };
   return seal({
@@ -25,14 +24,13 @@ async function resultOf(network, measured) {
   });
 }
 
-function problemOf({ hidden, together, step }) {
-  const found = [];
-  if (hidden) found.push("the page was hidden while it was measured");
-  if (together > 1) {
-    found.push(`the browser's clock ticks every ${(step * 1000).toPrecision(2)} µs, so that each sample of the model `
-      + `is the mean of up to ${together} runs: p50 only`);
+/** Return why these times are of no use, or null. */
+function problemOf({ hidden, golden }) {
+  if (!golden.ok) {
+    return `the largest difference of a golden logit is ${golden.max_error ?? "not finite"}, the tolerance `
+      + `${golden.tolerance}, in this browser`;
   }
-  return found.length ? found.join("; ") : null;
+  return hidden ? "the page was hidden while it was measured" : null;
 }
 
 async function conditions(facts, step) {
