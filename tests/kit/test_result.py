@@ -99,7 +99,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     "change", [{"models": []}, {"made_by": "me"}, {"extra": 1}, {"bundle": {"name": "x", "sha256": "short"}}]
 )
 def test_a_sealed_result_of_another_shape_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
-    assert "is no valid result" in error_of(written(tmp_path / "r.json", made([model("fp32", 3.0)], **change)))
+    assert "is no valid result" in error_of(
+        written(tmp_path / "r.json", seal({**made([model("fp32", 3.0)]), **change}))
+    )
 
 
 def test_a_result_whose_answers_are_not_the_bundles_makes_no_device(tmp_path: Path) -> None:
