@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
 import tempfile
 import warnings
@@ -31,6 +32,7 @@ from flyweight.export.tidy import shorten
 from flyweight.measure.statistics import tango
 
 CHUNK = 32  # images that a calibrator holds at once
+BINS = 1024  # of a histogram, for entropy: up to which of them 128 levels reach is then chosen
 SELECTION_IMAGES = 1000  # training images, other than those that calibrate
 SENSITIVITY_IMAGES = 64
 MOST_KEPT = 0.25  # of the layers, at most, are taken back into float
@@ -98,7 +100,10 @@ def calibrated(model: onnx.ModelProto, images: NDArray[np.uint8], options: Int8)
         "percentile": CalibrationMethod.Percentile,
         "entropy": CalibrationMethod.Entropy,
     }
-    more = {"percentile": options.percentile} if options.calibration == "percentile" else {}
+    # By default entropy has as many bins as levels, and so nothing to choose between.
+    more = {"percentile": {"percentile": options.percentile}, "entropy": {"num_bins": BINS}}.get(
+        options.calibration, {}
+    )
     with tempfile.TemporaryDirectory(prefix="flyweight-int8-") as folder:
         file = Path(folder) / "float.onnx"
         onnx.save(model, str(file))
@@ -158,6 +163,7 @@ def quantized(
         extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     found: onnx.ModelProto = quantizer.model.model
     del found.graph.value_info[:]
     if plain:
@@ -283,12 +289,12 @@ def _drop_origin(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep advice about preprocessing, which export has done already, from the user."""
+    """Keep progress lines, and advice about preprocessing that export has done already, from the user."""
     logger = logging.getLogger()
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
