@@ -53,7 +53,7 @@ def _rounded(product: Array, shift: Any, p: Parameters) -> NDArray[np.uint8]:
     rest, half = product & ((np.int64(1) << shift) - 1), np.int64(1) << (shift - 1)
     level = product >> shift
     level = level + ((rest > half) | ((rest == half) & (level % 2 == 1)))
-    return np.clip(level + p["out_zero"], p["low"], p["high"]).astype(np.uint8)
+    return np.asarray(np.clip(level + p["out_zero"], p["low"], p["high"]), np.uint8)
 
 
 def _windows(p: Parameters, given: Array) -> Array:
@@ -90,7 +90,7 @@ def _conv(p: Parameters, given: Sequence[Array]) -> Array:
 
 def _conv_to_floats(p: Parameters, given: Sequence[Array]) -> Array:
     scaled = _sums(p, given[0]).astype(np.float32) * p["scale"]
-    return np.clip(scaled, np.float32(p["least"]), np.float32(p["most"]))
+    return np.asarray(np.clip(scaled, np.float32(p["least"]), np.float32(p["most"])))
 
 
 def _depthwise(p: Parameters, given: Sequence[Array]) -> Array:

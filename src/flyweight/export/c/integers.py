@@ -113,7 +113,7 @@ def _levels(values: Any, levels: Levels) -> NDArray[np.uint8]:
     """Return what QuantizeLinear makes of floats."""
     with np.errstate(over="ignore"):  # what lies beyond float32 lies beyond the levels too
         found = np.rint(np.asarray(values, np.float32) / np.float32(levels.scale)) + levels.zero
-    return np.clip(found, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(found, 0, 255), np.uint8)
 
 
 def _values(levels: Levels) -> NDArray[np.float32]:
@@ -202,7 +202,7 @@ def _binary(graph: Graph, name: str, levels: Levels, ends: Range) -> Rule | None
     (first, ours), (second, theirs) = filter(None, (viewed(graph, a), viewed(graph, b)))
     fields: dict[str, Any] = {"a_zero": ours.zero, "b_zero": theirs.zero, **_output(levels, ends)}
     if node.op_type == "Mul":
-        multiplier, shift = fixed(np.float64(ours.scale * theirs.scale / levels.scale))
+        multiplier, shift = fixed(np.array(ours.scale * theirs.scale / levels.scale))
         fields |= {"multiplier": int(multiplier), "shift": int(shift), "period": period}
     else:
         scales = np.array([ours.scale, theirs.scale]) / levels.scale
@@ -312,18 +312,17 @@ def _evaluated(graph: Graph, name: str, leaves: dict[str, None]) -> Array | None
         return constant.reshape(1, 1, 1, 1) if constant.size == 1 else constant if each else None
     if node is None or node.op_type not in {*CLAMPS, *OPERATIONS, *UNARY}:
         return None
-    if node.op_type in CLAMPS:
-        below = _evaluated(graph, node.input[0], leaves)
-        return None if below is None else np.clip(below, *np.float32(clamp_range(graph, name)))
-    given = [_evaluated(graph, source, leaves) for source in node.input]
-    if any(one is None for one in given):
+    given = [_evaluated(graph, source, leaves) for source in node.input[: 1 if node.op_type in CLAMPS else None]]
+    known = [one for one in given if one is not None]
+    if len(known) < len(given):
         return None
+    if node.op_type in CLAMPS:
+        return np.clip(known[0], *(np.float32(end) for end in clamp_range(graph, name)))
     if node.op_type in UNARY:
-        function = UNARY[node.op_type]
-        arguments = (np.float32(one) for one in function.arguments(attributes(node)))
-        return np.asarray(function.numpy(given[0], *arguments), np.float32)  # type: ignore[arg-type]
-    computed = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}[OPERATIONS[node.op_type]](*given)
-    return np.asarray(computed, np.float32)
+        a, b = (np.float32(one) for one in UNARY[node.op_type].arguments(attributes(node)))
+        return np.asarray(UNARY[node.op_type].numpy(known[0], a, b), np.float32)
+    operation = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}[OPERATIONS[node.op_type]]
+    return np.asarray(operation(known[0], known[1]), np.float32)
 
 
 def _quantize(values: Sequence[Value], program: Program, levels: Levels) -> Value:

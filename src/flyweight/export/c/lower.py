@@ -38,7 +38,7 @@ def lower(graph: Graph) -> Lowered:
     shape = graph.shapes[graph.images]
     image = Storage(0, "uint8_t", shape[1] * shape[2] * shape[3])
     made = {graph.images: plain(image, shape, Levels(1.0, 0))}
-    program, rules = Program(), {}
+    program, rules = Program(), dict[str, Rule]()
     waiting = [graph.logits]
     while waiting:
         name = waiting[-1]

@@ -25,7 +25,7 @@ class Unary:
     """
 
     c: str
-    numpy: Callable[[Array, float, float], Array]
+    numpy: Callable[[Array, Any, Any], Array]
     arguments: Callable[[Mapping[str, Any]], tuple[float, float]] = lambda given: (0.0, 0.0)
 
 
