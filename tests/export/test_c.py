@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from flyweight.export.c.arena import plan
 from flyweight.export.c.evaluate import evaluate, is_integer
 from flyweight.export.c.fuse import fuse
 from flyweight.export.c.integers import fixed
-from flyweight.export.c.project import write_project
+from flyweight.export.c.project import Project, write_project
 from flyweight.export.c.sizes import sizes_of
 from flyweight.export.c.source import lowered, source_of
+from flyweight.export.onnx import export_untrained
+from flyweight.models.architecture import Architecture
 from flyweight.runtime.backends import load_backend
 from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.preprocess import Preprocess
@@ -44,6 +47,12 @@ def needs_a_compiler() -> None:
     if not all(map(shutil.which, ("gcc", "g++", "cmake"))):
         reason = "gcc, g++ and cmake are needed (.ci/apt.txt)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
+    folder = tmp_path_factory.mktemp("projects")
+    return {name: write_project(Bundle.open(TINY), folder / name, variant=name) for name in ("fp32", "int8")}
 
 
 def compile_c(*arguments: object) -> None:
@@ -122,8 +131,10 @@ def test_an_int8_graph_in_c_is_computed_in_integers_as_onnxruntime_does(name: st
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_the_project_builds_with_cmake_and_gives_every_golden_vector(variant: str, tmp_path: Path) -> None:
-    made = write_project(Bundle.open(TINY), tmp_path / "out", variant=variant)
+def test_the_project_builds_with_cmake_and_gives_every_golden_vector(
+    variant: str, projects: dict[str, Project], tmp_path: Path
+) -> None:
+    made = projects[variant]
     assert made.tolerance == (0.0 if variant == "int8" else Bundle.open(TINY).variant("fp32").tolerance)
     environment = {**os.environ, "CFLAGS": "-Werror"}
     for command in (["cmake", "-S", made.folder, "-B", tmp_path / "build"], ["cmake", "--build", tmp_path / "build"]):
@@ -141,8 +152,8 @@ def test_the_project_builds_with_cmake_and_gives_every_golden_vector(variant: st
     assert float(told.stdout.split()[1]) == pytest.approx(float((likely / likely.sum()).max()), abs=2e-4)
 
 
-def test_a_wrong_weight_fails_the_golden_test(tmp_path: Path) -> None:
-    folder = write_project(Bundle.open(TINY), tmp_path / "out", variant="int8").folder
+def test_a_wrong_weight_fails_the_golden_test(projects: dict[str, Project], tmp_path: Path) -> None:
+    folder = shutil.copytree(projects["int8"].folder, tmp_path / "copy")
     code = (folder / "model.c").read_text()
     (folder / "model.c").write_text(
         re.sub(r"(static const int8_t data_\d+\[\d+\] = {\n    )-?\d+", r"\g<1>99", code, count=1)
@@ -153,8 +164,8 @@ def test_a_wrong_weight_fails_the_golden_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_the_model_needs_no_heap_and_no_files(variant: str, tmp_path: Path) -> None:
-    folder = write_project(Bundle.open(TINY), tmp_path / "out", variant=variant).folder
+def test_the_model_needs_no_heap_and_no_files(variant: str, projects: dict[str, Project], tmp_path: Path) -> None:
+    folder = projects[variant].folder
     for source in ("model", "resize"):
         compile_c("-O2", "-fno-stack-protector", "-c", folder / f"{source}.c", "-o", tmp_path / f"{source}.o")
         lines = subprocess.check_output(["nm", "--undefined-only", tmp_path / f"{source}.o"], text=True).split("\n")
@@ -162,8 +173,10 @@ def test_the_model_needs_no_heap_and_no_files(variant: str, tmp_path: Path) -> N
         assert asked <= (ALLOWED if source == "model" else {"_GLOBAL_OFFSET_TABLE_", "flyweight_window"}), asked
 
 
-def test_flash_and_ram_are_what_size_says_and_little_more_than_weights_and_activations(tmp_path: Path) -> None:
-    made = write_project(Bundle.open(TINY), tmp_path / "out", variant="int8")
+def test_flash_and_ram_are_as_size_says_and_little_more_than_weights_and_activations(
+    projects: dict[str, Project],
+) -> None:
+    made = projects["int8"]
     assert made.sizes == tuple(sizes_of(made.folder / "model.c"))
     assert {size.target for size in made.sizes} >= {"this machine"}
     for size in made.sizes:
@@ -174,9 +187,9 @@ def test_flash_and_ram_are_what_size_says_and_little_more_than_weights_and_activ
                if isinstance(number, int))  # fmt: skip
 
 
-def test_the_arduino_sketch_is_valid_cpp_beside_its_c(tmp_path: Path) -> None:
+def test_the_arduino_sketch_is_valid_cpp_beside_its_c(projects: dict[str, Project], tmp_path: Path) -> None:
     """Against a stand-in of Arduino's header: no board is here."""
-    folder = write_project(Bundle.open(TINY), tmp_path / "out", variant="int8").folder / "arduino/flyweight"
+    folder = projects["int8"].folder / "arduino/flyweight"
     (tmp_path / "Arduino.h").write_text(
         "struct Port { void begin(long); template <class T> void print(T, int = 0);"
         "template <class T> void println(T); };"
@@ -293,7 +306,7 @@ def test_without_a_compiler_the_backend_says_what_to_install(tmp_path: Path, mon
 def test_class_names_of_any_text_come_out_of_c_as_they_are(tmp_path: Path) -> None:
     bundle, variant = bundle_of(GRAPHS["pooled"](), tmp_path)
     names = ('say "no"', "back\\slash ??/", "Grüße 1", "new\nline", "7")
-    made = source_of(Bundle(**{**vars(bundle), "classes": names}), variant)
+    made = source_of(replace(bundle, classes=names), variant)
     (tmp_path / "model.c").write_text(made.code)
     (tmp_path / "model.h").write_text(made.header)
     compile_c("-shared", "-fPIC", tmp_path / "model.c", "-lm", "-o", tmp_path / "model.so")
@@ -328,3 +341,15 @@ def test_ten_thousand_digits_get_the_class_that_onnxruntime_gives(
     theirs = logits_in_onnxruntime(bundle.variant(variant).file, images)
     assert len(images) == 10_000
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean() >= 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["mobilenetv3_small_050", "shufflenet_v2_x0_5", "tiny_resnet8_4"])
+def test_a_network_of_the_catalogue_in_c_gives_onnxruntimes_logits(network: str, tmp_path: Path) -> None:
+    file = export_untrained(Architecture(network, CLASSES, image_size=32), tmp_path / "net.onnx")
+    variant = Variant("fp32", file, "onnx", "fp32", "onnxruntime", 1e-3, file, file.stat().st_size, None)
+    bundle, _ = bundle_of(GRAPHS["pooled"](), tmp_path)
+    bundle = replace(bundle, preprocess=Preprocess(32, 3), variants={"fp32": variant})
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), np.uint8)
+    found, expected = logits_in_c(bundle, variant, images, tmp_path), logits_in_onnxruntime(file, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
