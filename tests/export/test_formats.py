@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_verify_confirms_it_and_counts_the_network_it_came_from(made: Converted)
     assert found.ok
     assert (found.format, found.backend) == (made.variant.format, made.variant.backend)
     assert (found.golden_n, found.n) == (32, 1000)
-    assert found.params == verify_bundle(made.bundle, None, "fp32").params
+    assert found.params == verify_bundle(made.bundle, None, made.variant.source).params
     assert found.accuracy is not None
     assert found.accuracy > 0.9
 
@@ -129,9 +130,10 @@ def test_any_number_of_images_gives_the_same_logits(made: Converted, test_images
 def test_the_card_and_the_manifest_say_how_it_was_made(made: Converted) -> None:
     own = made.bundle.provenance["variants"][made.variant.name]
     card = (made.bundle.path / "card.md").read_text("utf-8")
-    assert own["converted_from"] == "fp32"
+    source = made.variant.precision if made.variant.format == "c" else "fp32"
+    assert own["converted_from"] == made.variant.source == source
     assert own["tool"] in card
-    assert f"the {made.variant.name} file and the fp32 file" in card
+    assert f"the {made.variant.name} file and the {made.variant.source} file" in card
     assert all(layer in card for layer in own["in_float"])
 
 
@@ -154,6 +156,10 @@ def test_a_lower_precision_is_what_the_file_holds(made: Converted) -> None:
     if made.variant.format == "openvino":
         weights = made.variant.beside[0].stat().st_size
         assert weights < made.bundle.variant("fp32").size_bytes * {"bf16": 0.55, "int8": 0.5}[made.variant.precision]
+    elif made.variant.format == "c":  # a text, in which a weight takes as many digits as it takes
+        weights = re.findall(r"static const (\w+) \w+\[(\d+)\]", made.variant.file.read_text("utf-8"))
+        held = {kind: sum(int(count) for of, count in weights if of == kind) for kind, _ in weights}
+        assert held["int8_t"] > 10 * held["float"]
     else:
         assert made.variant.size_bytes < made.bundle.variant("fp32").size_bytes
 

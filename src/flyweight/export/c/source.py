@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from flyweight.export.c.emit import emit, float_literal
 from flyweight.export.c.error import CannotExpress
 from flyweight.export.c.graph import read_graph
 from flyweight.export.c.lower import Lowered, lower
+from flyweight.export.formats.format import cannot
 from flyweight.runtime.bundle import Bundle, Variant
 
 TEMPLATES = files("flyweight.export.c") / "templates"
@@ -60,11 +62,8 @@ def lowered(variant: Variant) -> Lowered:
     try:
         return lower(read_graph(variant.file.read_bytes()))
     except CannotExpress as error:
-        raise ExportError(
-            f"C cannot express the operator {error.operator} ({error.where})",
-            do="convert to a format that can: onnx, openvino, executorch; or train a network without it",
-            more=MORE,
-        ) from error
+        others = "onnx, openvino, litert, executorch, torch-export"
+        raise cannot("C", error.operator, error.where, others) from error
 
 
 def source_of(bundle: Bundle, variant: Variant, name: str = "flyweight", *, stem: str = "model") -> Source:
@@ -90,6 +89,7 @@ def source_of(bundle: Bundle, variant: Variant, name: str = "flyweight", *, stem
         "onnx": variant.file.name,
         "precision": variant.precision,
         "sha256": hashlib.sha256(variant.file.read_bytes()).hexdigest(),
+        "preprocess": json.dumps(preprocess.to_json()),
         "weight_bytes": emitted.weight_bytes,
         "arena_bytes": emitted.arena_bytes,
         "includes": "\n".join(f"#include {header}" for header in ("<math.h>", *emitted.includes)),

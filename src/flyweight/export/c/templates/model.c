@@ -1,6 +1,7 @@
 /* $title
    Written by Flyweight $version from $onnx ($precision), sha256 $sha256.
    Flash: $weight_bytes bytes of constants and the code. RAM: $arena_bytes bytes of activations, static; no heap.
+   Pixels: $preprocess
    One call at a time: the activations of a call lie in the same memory as those of the one before. */
 
 #include "$header"
