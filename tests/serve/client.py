@@ -83,7 +83,7 @@ async def request(
     headers: Sequence[str] = (),
     length: int | None = None,
     source: str | None = None,
-    seconds: float = 120,
+    seconds: float = 400,
 ) -> Answer:
     """Return the answer to one request on a connection of its own.
 
@@ -96,7 +96,7 @@ async def request(
     return await exchange(port, "\r\n".join([*lines, "", ""]).encode() + body, source=source, seconds=seconds)
 
 
-async def exchange(port: int, content: bytes, *, source: str | None = None, seconds: float = 120) -> Answer:
+async def exchange(port: int, content: bytes, *, source: str | None = None, seconds: float = 400) -> Answer:
     """Send bytes as they are and return what comes back until the connection ends."""
     start = time.monotonic()
     found = b""

@@ -14,10 +14,12 @@ BUNDLE = Path(__file__).parent.parent.parent / "bundles/tiny-cifar10"
 
 
 def test_under_load_memory_stays_within_512_mb_and_no_answer_is_an_accident() -> None:
-    with running(BUNDLE) as server:
+    # Patient: on a busy machine it is these callers that are slow.
+    with running(BUNDLE, "--patience", 200) as server:
         load = asyncio.run(waves(server.port, server.peak_bytes, 2, seed=9))
     print(told(load))
     assert load.wrong == []
     assert {200, 413, 422, 503} & set(load.statuses)
+    assert set(load.lost) <= {"cut off"}, "everyone else has an answer"
     assert load.statuses[200] > 0
     assert load.peak_bytes <= 512e6

@@ -10,8 +10,6 @@ from starlette.requests import ClientDisconnect, Request
 from flyweight.errors import ServeError
 from flyweight.serve.limits import MB, MORE, Limits, Share
 
-DISCARD_SECONDS = 2.0
-
 
 class Upload:
     """The body of one request, read once; what was not read is discarded before the answer."""
@@ -40,11 +38,11 @@ class Upload:
     async def discard(self) -> None:
         """Read the rest and forget it: who is still sending would lose the answer with the connection.
 
-        Not without end: after twice the largest upload, or two seconds, the connection may break.
+        Not without end: after twice the largest upload, or the time for a body, the connection may break.
         """
         left = 2 * self._limits.max_bytes
         with contextlib.suppress(TimeoutError, ClientDisconnect):
-            async with asyncio.timeout(DISCARD_SECONDS):
+            async with asyncio.timeout(self._limits.body_seconds):
                 while not self._ended and left > 0:
                     left -= len(await self._next())
 
