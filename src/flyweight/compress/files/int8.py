@@ -32,7 +32,6 @@ from flyweight.export.tidy import shorten
 from flyweight.measure.statistics import tango
 
 CHUNK = 32  # images that a calibrator holds at once
-BINS = 1024  # of a histogram, for entropy: up to which of them 128 levels reach is then chosen
 SELECTION_IMAGES = 1000  # training images, other than those that calibrate
 SENSITIVITY_IMAGES = 64
 MOST_KEPT = 0.25  # of the layers, at most, are taken back into float
@@ -50,7 +49,8 @@ class Int8(Options):
 
     Attributes:
         calibration: minmax: the ends that occurred; percentile: all but the outermost values; entropy: the range whose
-            histogram loses least information.
+            histogram loses least information (ONNX Runtime's, which begins with 128 bins: with few images it has
+            nothing to choose between, and is minmax).
         percentile: Share in % that lies inside, for percentile.
         images: Training images that calibrate.
         keep: auto: layers are taken back by sensitivity while accuracy asks for it; none; or names joined by "+":
@@ -100,10 +100,7 @@ def calibrated(model: onnx.ModelProto, images: NDArray[np.uint8], options: Int8)
         "percentile": CalibrationMethod.Percentile,
         "entropy": CalibrationMethod.Entropy,
     }
-    # By default entropy has as many bins as levels, and so nothing to choose between.
-    more = {"percentile": {"percentile": options.percentile}, "entropy": {"num_bins": BINS}}.get(
-        options.calibration, {}
-    )
+    more = {"percentile": options.percentile} if options.calibration == "percentile" else {}
     with tempfile.TemporaryDirectory(prefix="flyweight-int8-") as folder:
         file = Path(folder) / "float.onnx"
         onnx.save(model, str(file))
