@@ -39,8 +39,6 @@ import json
 import os
 import statistics
 import sys
-import threading
-import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -52,6 +50,7 @@ from results_file import HERE, Measured, write_results
 from searchers import BARE, OURS, RANDOM, STOCK, Problem, State, alone, judge, plan, race, state_of, stock, tuned
 
 from flyweight.files import write_json
+from flyweight.runtime.process import end_with_parent
 from flyweight.tune.store import open_store
 
 ARMS = (OURS, STOCK, RANDOM, BARE)
@@ -140,7 +139,7 @@ def _claim_folder(problem: Problem) -> None:
 
 def _in_turn(tasks: Sequence[tuple[Any, ...]], function: Any, jobs: int) -> None:
     """Call the function for every task, several at a time in processes of their own; what one raises ends all."""
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin) as pool:
         waiting = [pool.submit(function, *task) for task in tasks]
         try:
             for done in as_completed(waiting):
@@ -150,18 +149,12 @@ def _in_turn(tasks: Sequence[tuple[Any, ...]], function: Any, jobs: int) -> None
             raise
 
 
-def _begin(parent: int) -> None:
+def _begin() -> None:
     """Be a job that has one thread, and no life after the script's."""
+    end_with_parent()
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 def target_of(problem: Problem, repetition: int) -> dict[str, Any]:

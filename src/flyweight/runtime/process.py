@@ -1,4 +1,5 @@
-"""Run a module of the runtime in a fresh process, so that nothing the caller holds or did is in the number."""
+"""Run a module of the runtime in a fresh process, so that nothing the caller holds or did is in the number; and end a
+worker with the process that began it."""
 
 from __future__ import annotations
 
@@ -44,6 +45,24 @@ def run_module(module: str, arguments: list[str], stdin: str = "") -> str:
     if done.returncode != 0:
         raise FlyweightBug(f"{module} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
     return done.stdout
+
+
+def end_with_parent() -> None:
+    """End this worker as soon as the process that spawned it is gone, however it went; even if that was before now.
+
+    A worker that outlives a killed command would write beside the one that continues it.
+    """
+    import multiprocessing
+    import threading
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a process that multiprocessing began"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _main() -> None:

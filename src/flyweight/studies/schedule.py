@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flyweight.errors import FlyweightError, TrainingError
+from flyweight.runtime.process import end_with_parent
 from flyweight.studies.study import Scale, Study, Trial
 from flyweight.studies.trial import RUN, TRIES, Place, claim, run_trial
 
@@ -121,16 +121,8 @@ def _lines(file: Path) -> int:
 
 def one_thread() -> None:
     """Prepare a worker: one thread, and no life after its parent's."""
-    import threading
-
+    end_with_parent()
     import torch
 
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)

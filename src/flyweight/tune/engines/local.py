@@ -6,13 +6,13 @@ import contextlib
 import multiprocessing
 import os
 import queue
-import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from flyweight.errors import FlyweightError
+from flyweight.runtime.process import end_with_parent
 from flyweight.tune.deaths import Patience, bury
 from flyweight.tune.search import Search
 from flyweight.tune.store import open_store
@@ -76,7 +76,7 @@ def _start(context: SpawnContext, search: Search, number: int, until: float | No
 
 def _serve(search: Search, number: int, until: float | None, errors: Any) -> None:
     """Be a worker with a core of its own, and no life after the parent's."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     _pin(number)
     try:
         serve(search, until)
@@ -103,9 +103,3 @@ def _pin(number: int) -> None:
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[number % len(cores)]})
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
