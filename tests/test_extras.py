@@ -22,7 +22,9 @@ TOGETHER = ("train", "report", "hf", "openvino", "litert", "executorch", "tune",
 def asked() -> dict[str, list[str]]:
     """Return the packages of each extra, without other extras and version limits."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    names = {extra: [re.split(r"[\[<>=]", line, maxsplit=1)[0] for line in lines] for extra, lines in extras.items()}
+    names = {
+        extra: [re.split(r"[\[<>=]", line, maxsplit=1)[0].lower() for line in lines] for extra, lines in extras.items()
+    }
     return {extra: [name for name in found if name != "flyweight"] for extra, found in names.items()}
 
 

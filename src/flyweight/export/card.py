@@ -212,7 +212,8 @@ def _converted(facts: VariantFacts) -> str:
     floats = made.get("in_float", [])
     kept = f" Of {made['layers']} layers, {len(floats)} are computed in float: {', '.join(floats)}." if floats else ""
     notes = "".join(f" {note}." for note in made.get("notes", []))
-    return f" It was written by {made['tool']}; {made['carries']}.{kept}{notes}"
+    how = f" It was written by {made['tool']}; {made['carries']}." if "tool" in made else ""
+    return f"{how}{kept}{notes}"
 
 
 def _classes(classes: Sequence[str]) -> str:

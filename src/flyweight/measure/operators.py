@@ -1,7 +1,8 @@
 """In what type each operator of a model file is really computed, as the runtime has fused and placed it.
 
 A converter that stays in float says nothing, and a file of int8 weights may be computed in float throughout. So the
-runtime is asked: ONNX Runtime for its optimized graph, OpenVINO for the graph it executes.
+runtime is asked: ONNX Runtime for its optimized graph, OpenVINO for the graph it executes. LiteRT computes in what its
+file says.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Operator:
             or (
                 self.op
                 in {"FullyConnected", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "ConvInteger", "MatMulInteger"}
+                or self.op in {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
             )
         )
 
@@ -144,6 +146,23 @@ def _by_openvino(file: Path) -> tuple[Operator, ...]:
     return tuple(found)
 
 
+def _by_litert(file: Path) -> tuple[Operator, ...]:
+    import_backend("litert")  # or says what to install
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(bytearray(file.read_bytes()), 0)
+    ops = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    types = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    graph = model.subgraphs[0]
+    found = []
+    for one in graph.operators:
+        runs = types[graph.tensors[one.inputs[0]].type]
+        name = graph.tensors[one.outputs[0]].name.decode()
+        found.append(Operator(name, ops[model.operatorCodes[one.opcodeIndex].builtinCode], _LITERT.get(runs, runs)))
+    return tuple(found)
+
+
+_LITERT = {"float32": "fp32", "float16": "fp16", "uint8": "int8"}
 _OUTSIDE = {"Input", "Output", "Const", "Constant", "Parameter", "Result"}
 _OPENVINO = {"f32": "fp32", "f16": "fp16", "u8": "int8", "i8": "int8", "i32": "int32", "i64": "int64"}
 
@@ -151,4 +170,5 @@ _OPENVINO = {"f32": "fp32", "f16": "fp16", "u8": "int8", "i8": "int8", "i32": "i
 INSPECTORS: dict[str, Callable[[Path], tuple[Operator, ...]]] = {
     DEFAULT: _by_onnxruntime,
     "openvino": _by_openvino,
+    "litert": _by_litert,
 }

@@ -8,7 +8,7 @@ from flyweight.errors import ExportError
 from flyweight.export.formats.format import Format, Original, Written
 from flyweight.files import write_bytes
 
-OLDEST, USUAL = 13, 18  # before 13 the reductions and Squeeze take their axes in another way
+OLDEST, USUAL = 14, 18  # before 14 there was no HardSwish, and onnx has no way back for Sub
 
 
 def write(original: Original, precision: str, file: Path) -> Written:

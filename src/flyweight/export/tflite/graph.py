@@ -42,9 +42,9 @@ class Graph:
         self._tensors[number].shapeSignature = [-1, *shape[1:]]
         return number
 
-    def constant(self, values: NDArray[Any], name: str = "") -> int:
+    def constant(self, values: NDArray[Any] | np.generic, name: str = "") -> int:
         """Return a tensor of fixed values; equal ones are stored once."""
-        values = np.ascontiguousarray(values)
+        values = np.asarray(values)
         key = str((values.dtype, values.shape)).encode() + values.tobytes()
         if key not in self._known:
             buffer = schema.BufferT()

@@ -299,7 +299,12 @@ def _split(graph: Graph, tensors: Tensors, node: Node) -> list[int]:
 def _clip(graph: Graph, tensors: Tensors, node: Node) -> int:
     low, high = (None if node.constant(i) is None else float(node.needed(i)) for i in (1, 2))
     given, shape = tensors[node.inputs[0]], _last(node.out)
-    named = {(0.0, 6.0): "RELU6", (0.0, 1.0): "RELU_0_TO_1", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, None): "RELU"}
+    named: dict[tuple[float | None, float | None], str] = {
+        (0.0, 6.0): "RELU6",
+        (0.0, 1.0): "RELU_0_TO_1",
+        (-1.0, 1.0): "RELU_N1_TO_1",
+        (0.0, None): "RELU",
+    }
     if (low, high) in named:
         return graph.operator(named[low, high], [given], node.name, shape)
     for code, limit in (("MAXIMUM", low), ("MINIMUM", high)):
