@@ -45,3 +45,18 @@ def test_the_page_is_sent_once_and_then_known_by_its_tag(server: Server) -> None
     first = asyncio.run(request(server.port, "GET", "/"))
     again = asyncio.run(request(server.port, "GET", "/", headers=[f"If-None-Match: {first.headers['etag']}"]))
     assert (first.status, again.status, again.body) == (200, 304, b"")
+
+
+def test_readers_of_the_page_that_do_not_read_take_little_memory(server: Server) -> None:
+    async def stall(count: int) -> None:
+        opened = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", server.port) for _ in range(count)))
+        for _, writer in opened:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await request(server.port, "GET", "/healthz")).status == 200
+        await asyncio.sleep(1)
+        for _, writer in opened:
+            writer.close()
+
+    before = server.peak_bytes()
+    asyncio.run(stall(60))
+    assert server.peak_bytes() - before < 60e6  # a page has 5 MB

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -31,6 +31,7 @@ from flyweight.serve.upload import Upload
 LOG = logging.getLogger("flyweight.serve")
 NAME = "upload"  # what errors call the image
 JPEG = b"\xff\xd8\xff"
+PIECE = 1 << 16  # bytes of the page
 PLANES_BYTES = 64 * MB  # most that images hold while they wait for the model
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 # A page of its own origin alone gets the browser's fine clock, with which small networks can be timed.
@@ -187,7 +188,14 @@ def _serve_page(app: FastAPI, content: bytes) -> None:
     async def page(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type="text/html; charset=utf-8", headers=headers)
+        sized = {**headers, "Content-Length": str(len(content))}
+        return StreamingResponse(_pieces(content), media_type="text/html; charset=utf-8", headers=sized)
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    """Yield the page piece by piece: whole, it would lie in memory once for each reader, and slow ones are many."""
+    for start in range(0, len(content), PIECE):
+        yield content[start : start + PIECE]
 
 
 def _explain(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
@@ -143,7 +144,7 @@ class Rates:
         if len(self._buckets) > self.CLIENTS:
             self._buckets.popitem(last=False)
         if tokens < 1:
-            seconds = max(1, round((1 - tokens) / self._rate))
+            seconds = max(1, math.ceil((1 - tokens) / self._rate))
             raise ServeError(
                 f"more than {self._rate:g} requests a second from one address",
                 do=f"wait {seconds} s and send fewer at a time",
