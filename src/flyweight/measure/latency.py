@@ -260,7 +260,7 @@ def latency_of(
         steady=all(one["steady"] for one in timed),
         warmup_runs=sum(one["warmup_runs"] for one in timed),
         slow=sum(map(len, samples)) < min(FULL_N, wanted),
-        cpu_share=min((share for one in timed if (share := one["cpu_share"]) is not None), default=None),
+        cpu_share=min((one["cpu_share"] for one in timed if one["cpu_share"] is not None), default=None),
     )
 
 

@@ -165,12 +165,12 @@ def _bundle_spec(bundle: Bundle, file: Path, backend: str, threads: int, folder:
         threads=threads,
         clocks=(MODEL, PREPROCESS, ENCODED),
         images=str(bundle.path / GOLDEN_IMAGES),
-        photo=str(camera_photo(bundle, folder / "photo.jpg")),
+        photo=str(write_photo(bundle, folder / "photo.jpg")),
         preprocess=bundle.preprocess.to_json(),
     )
 
 
-def camera_photo(bundle: Bundle, path: Path) -> Path:
+def write_photo(bundle: Bundle, path: Path) -> Path:
     """Write a camera-sized JPEG made from a golden image, so that decoding and resizing have real work."""
     golden, _ = bundle.golden(bundle.variant())
     planes = golden[0, :3] if bundle.preprocess.channels >= 3 else golden[0, :1]

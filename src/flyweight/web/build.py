@@ -20,7 +20,7 @@ import numpy as np
 from flyweight import __version__, report
 from flyweight.errors import ExportError
 from flyweight.files import write_text
-from flyweight.measure.speed import camera_photo
+from flyweight.measure.speed import write_photo
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.hashes import SUMS
@@ -145,7 +145,7 @@ def _check(bundle: Bundle, variant: Variant) -> None:
 
 def _photo(bundle: Bundle) -> bytes:
     with tempfile.TemporaryDirectory(prefix="flyweight-web-") as folder:
-        return camera_photo(bundle, Path(folder) / "photo.jpg").read_bytes()
+        return write_photo(bundle, Path(folder) / "photo.jpg").read_bytes()
 
 
 def _inlined(name: str, packed: str) -> str:
