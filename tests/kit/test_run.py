@@ -67,12 +67,12 @@ def test_a_kit_is_small_and_the_same_bundle_gives_the_same_bytes(kit: Path, bund
 
 
 def test_a_file_that_was_damaged_on_the_way_stops_it(folder: Path, python: Path, tmp_path: Path) -> None:
-    content = bytearray((folder / "models/fp32.onnx").read_bytes())
+    content = bytearray((folder / "models/fp32/model.onnx").read_bytes())
     content[200] ^= 1
-    (folder / "models/fp32.onnx").write_bytes(content)
+    (folder / "models/fp32/model.onnx").write_bytes(content)
     done = call(python, folder / "run.py", cwd=tmp_path)
     assert done.returncode == 1
-    assert "'models/fp32.onnx'" in done.stderr
+    assert "'models/fp32/model.onnx'" in done.stderr
     assert "has changed" in done.stderr
     assert not (tmp_path / "result.json").exists()
 
@@ -90,7 +90,7 @@ def brighter(file: Path) -> None:
 def test_a_model_that_answers_otherwise_there_is_not_timed_and_is_evidence(
     folder: Path, python: Path, tmp_path: Path
 ) -> None:
-    brighter(folder / "models/fp32.onnx")
+    brighter(folder / "models/fp32/model.onnx")
     write_sums(folder)
     done = call(python, folder / "run.py", "--quick", cwd=tmp_path)
     assert done.returncode == 1

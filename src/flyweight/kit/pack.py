@@ -79,7 +79,7 @@ def write_kit(
     if out.suffix.lower() != ".zip":
         raise OutputError(f"a kit is an archive, and {str(out)!r} does not end in .zip", do=f"name it {out.stem}.zip")
     chosen = [bundle.variant(name) for name in dict.fromkeys(variants)] or list(bundle.variants.values())
-    models = [*map(_variant, chosen), *map(_candidate, candidates)]
+    models = [*(_variant(bundle, variant) for variant in chosen), *map(_candidate, candidates)]
     kit = {
         "kit_version": KIT_VERSION,
         "flyweight_version": flyweight.__version__,
@@ -129,28 +129,32 @@ def _files(
     with tempfile.TemporaryDirectory(prefix="flyweight-kit-") as folder:
         yield "photo.jpg", camera_photo(bundle, Path(folder) / "photo.jpg").read_bytes()
     for variant in variants:
-        yield _place(variant.name, variant.file), variant.file.read_bytes()
+        for file in (variant.file, *variant.beside):
+            yield _place(bundle, variant, file), file.read_bytes()
         yield f"golden/{variant.name}.npy", variant.golden.read_bytes()
     for candidate in candidates:
         yield f"models/candidates/{candidate.name}.onnx", candidate.file.read_bytes()
 
 
-def _place(name: str, file: Path) -> str:
-    return f"models/{name}{file.suffix}"
+def _place(bundle: Bundle, variant: Variant, file: Path) -> str:
+    """Return where a file of a variant lies in the kit: as in the bundle, so that it finds those beside it."""
+    return f"models/{variant.name}/{file.relative_to(bundle.path).as_posix()}"
 
 
-def _variant(variant: Variant) -> dict[str, Any]:
+def _variant(bundle: Bundle, variant: Variant) -> dict[str, Any]:
     return {
         "name": variant.name,
         "kind": "variant",
-        "file": _place(variant.name, variant.file),
+        "file": _place(bundle, variant, variant.file),
         "format": variant.format,
         "precision": variant.precision,
         "backend": variant.backend,
         "candidate": None,
         "golden": f"golden/{variant.name}.npy",
         "tolerance": variant.tolerance,
-        **_facts(variant.file),
+        "sha256": _sha256(variant.file.read_bytes()),
+        "size_bytes": variant.size_bytes,
+        **_counted(bundle.counted(variant)),
     }
 
 
@@ -165,15 +169,16 @@ def _candidate(candidate: UntrainedFile) -> dict[str, Any]:
         "candidate": candidate.net.model_dump(),
         "golden": None,
         "tolerance": None,
-        **_facts(candidate.file),
+        "sha256": _sha256(candidate.file.read_bytes()),
+        "size_bytes": candidate.file.stat().st_size,
+        **_counted(candidate.file),
     }
 
 
-def _facts(file: Path) -> dict[str, Any]:
-    content = file.read_bytes()
-    cost = count(file) if file.suffix == ".onnx" else None
-    counted = {"params": cost.params, "macs": cost.macs} if cost else {"params": None, "macs": None}
-    return {"sha256": _sha256(content), "size_bytes": len(content), **counted}
+def _counted(graph: Path) -> dict[str, int | None]:
+    """Return what an ONNX graph counts; of another file that names no source nothing can be counted."""
+    cost = count(graph) if graph.suffix == ".onnx" else None
+    return {"params": cost.params, "macs": cost.macs} if cost else {"params": None, "macs": None}
 
 
 def _wheels(folder: Path | None) -> list[Path]:

@@ -20,10 +20,11 @@ from flyweight.errors import DeviceError
 from flyweight.files import write_json
 from flyweight.measure.budget import MEASURED, Budget
 from flyweight.measure.result import DeviceModel, DeviceResult, Plain, UntrainedNet
-from flyweight.runtime.backends import DEFAULT
+from flyweight.runtime.backends import DEFAULT, ENGINES
 from flyweight.runtime.environment import cpu_name, environment, usable_cores, versions
 
 HOST = "host"
+IDENTITY = frozenset({"onnxruntime", "onnxruntime-web", "openvino"})  # another version of these is another set-up
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
@@ -78,7 +79,7 @@ class Device(Plain):
 def host() -> Device:
     """Return this machine."""
     facts = environment()
-    runtimes = {name: version for name, version in versions().items() if name in {"onnxruntime", "openvino"}}
+    runtimes = {name: version for name, version in versions().items() if name in IDENTITY}
     return Device(
         name=HOST,
         description=f"{facts['cpu']}, {facts['cores']} cores, {facts['os']}",
@@ -116,12 +117,14 @@ def device_of(result: DeviceResult, name: str | None = None) -> Device:
         raise DeviceError(
             f"{called!r} cannot be the name of a device", do="use --name with small letters, digits, - _ . (at most 63)"
         )
-    backends = {row.backend for row in result.models} | {DEFAULT, "openvino"}
-    runtimes = {key: version for key, version in facts.versions.items() if key in backends}
+    used = {row.backend for row in result.models}
+    packages = used | {ENGINES[name].package.replace("_", "-") for name in used if name in ENGINES} | IDENTITY
+    runtimes = {key: version for key, version in facts.versions.items() if key in packages}
+    identity = {key: version for key, version in runtimes.items() if key in IDENTITY}
     return Device(
         name=called,
         description=f"{facts.model or facts.cpu}, {facts.cores} cores, {facts.browser or facts.os}",
-        fingerprint=_fingerprint(facts.cpu, facts.cores, facts.memory_bytes, facts.os, runtimes),
+        fingerprint=_fingerprint(facts.cpu, facts.cores, facts.memory_bytes, facts.os, identity),
         runtimes=runtimes,
         threads=result.models[0].threads,
         memory_bytes=facts.memory_bytes,
