@@ -153,7 +153,7 @@ def take_out(
     paths |= {parameter: path for path, parameter in made.named_parameters()}
     try:
         with _quiet(), evaluating(made):
-            pruner = pruning.pruner.BasePruner(
+            pruner = _pruner(pruning)(
                 made.requires_grad_(True),
                 architecture.example(),
                 importance=importance,
@@ -188,6 +188,20 @@ def library() -> Any:
             do="pip install 'flyweight[compress]'",
         ) from error
     return torch_pruning
+
+
+def _pruner(pruning: Any) -> Any:
+    """Return torch-pruning's pruner, but that it leaves each layer at least one multiple of channels, or all it has.
+
+    It rounds down to a multiple, which for a narrow layer is none at all.
+    """
+
+    class Pruner(pruning.pruner.BasePruner):  # type: ignore[misc]
+        def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+            kept = max((current_channels - n_pruned) // round_to * round_to, min(round_to, current_channels))
+            return max(current_channels - kept, 0)
+
+    return Pruner
 
 
 def _places(network: nn.Module) -> nn.Module:
