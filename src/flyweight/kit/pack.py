@@ -17,7 +17,7 @@ from flyweight.errors import OutputError
 from flyweight.files import write_zip
 from flyweight.kit.run import KIT, KIT_VERSION
 from flyweight.measure.result import UntrainedNet
-from flyweight.measure.speed import camera_photo
+from flyweight.measure.speed import write_photo
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import GOLDEN_IMAGES, Bundle, Variant
 from flyweight.runtime.hashes import SUMS
@@ -127,7 +127,7 @@ def _files(
 ) -> Iterator[tuple[str, bytes]]:
     yield "golden/images.npy", (bundle.path / GOLDEN_IMAGES).read_bytes()
     with tempfile.TemporaryDirectory(prefix="flyweight-kit-") as folder:
-        yield "photo.jpg", camera_photo(bundle, Path(folder) / "photo.jpg").read_bytes()
+        yield "photo.jpg", write_photo(bundle, Path(folder) / "photo.jpg").read_bytes()
     for variant in variants:
         for file in (variant.file, *variant.beside):
             yield _place(bundle, variant, file), file.read_bytes()
