@@ -318,8 +318,7 @@ def _evaluated(graph: Graph, name: str, leaves: dict[str, None]) -> Array | None
         return None
     if node.op_type in CLAMPS:
         low, high = clamp_range(graph, name)
-        clipped: np.ndarray = np.clip(known[0], np.float32(low), np.float32(high))
-        return clipped
+        return np.asarray(np.clip(known[0], np.float32(low), np.float32(high)), np.float32)
     if node.op_type in UNARY:
         a, b = (np.float32(one) for one in UNARY[node.op_type].arguments(attributes(node)))
         return np.asarray(UNARY[node.op_type].numpy(known[0], a, b), np.float32)
