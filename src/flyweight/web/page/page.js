@@ -3,6 +3,8 @@
 
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+/** A confidence: it is never shown as certain. */
+const sure = (share) => (share >= 0.9995 ? "> 99.9 %" : share < 0.0005 ? "< 0.1 %" : percent(share));
 const facts = JSON.parse($("bundle").textContent);
 let network = null, turn = Promise.resolve();
 const results = []; // of every picture so far: {source, top, rejected} or {source, error}
@@ -99,14 +101,14 @@ function display({ source, top, rejected, planes, spent, file, width, height }) 
     textContent: rejected
       ? `like none of the classes, or not clear enough: the best guess, ${top[0].class}, has ${percent(confidence)}, and `
         + `this bundle answers from ${percent(facts.reject_threshold)} on`
-      : `${percent(confidence)} sure`,
+      : `${sure(confidence)} sure`,
   }));
   $("top").className = rejected ? "top rejected" : "top";
   $("top").replaceChildren(...top.map((row) => {
     const bar = element("i");
     bar.style.setProperty("--share", `${100 * row.confidence}%`);
     return element("li", {}, element("span", { textContent: row.class }),
-      element("b", { textContent: percent(row.confidence) }), bar);
+      element("b", { textContent: sure(row.confidence) }), bar);
   }));
   const ms = (value) => `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ms`;
   $("spent").textContent = spent ? `read ${ms(spent.decode)}, resize ${ms(spent.resize)}, model ${ms(spent.model)}: `
@@ -139,7 +141,7 @@ function rowOf(result) {
     return row;
   }
   row.append(element("td", { textContent: rejected ? "no answer" : top[0].class, className: rejected ? "rejected" : "" }),
-    element("td", { textContent: percent(top[0].confidence), className: "n" }));
+    element("td", { textContent: sure(top[0].confidence), className: "n" }));
   row.dataset.i = "";
   row.onclick = () => display(result);
   return row;
