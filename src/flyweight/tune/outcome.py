@@ -185,16 +185,18 @@ def _params(search: Search, trials: Sequence[FrozenTrial]) -> tuple[ParamFacts, 
 
 
 def _importances(search: Search, trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """Return PED-ANOVA's importance of the values that every trial has (arXiv:2304.10255); {} with few trials."""
+    """Return PED-ANOVA's importance of the values that all trials have (arXiv:2304.10255); {} with few, or ties."""
     seen = [one for one in seen_of(search, trials) if one.values is not None and not one.infeasible]
     if len(seen) < LEAST_FOR_IMPORTANCE:
         return {}
     study = as_study(search.space, seen, directions_of([search.metric, *search.costs]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         # The evaluator asks what makes its target small.
         target = (lambda trial: -trial.values[0]) if search.costs else None
         found = optuna.importance.get_param_importances(study, target=target)
+    if any("importances will be equal" in str(one.message) for one in said):  # ties: it cannot tell
+        return {}
     return {name: float(value) for name, value in found.items()}
 
 

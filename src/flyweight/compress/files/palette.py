@@ -22,7 +22,8 @@ from flyweight.compress.files.context import FileContext, Made, refuse_branches,
 from flyweight.compress.step import Options
 from flyweight.models.cost import INDICES, PALETTE
 
-ITERATIONS = 20
+SPACINGS = 4  # a level, to see the density by
+ITERATIONS = 300
 
 
 class Palette(Options):
@@ -119,9 +120,16 @@ def packed(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def cluster(values: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return the palette (count,) float32 and the index (N,) of each value: k-means along a line, from quantiles."""
+    """Return the palette (count,) float32 and the index (N,) of each value: k-means along a line.
+
+    It begins with levels as dense as the cube root of the values' density, which is best for many levels.
+    Source: Panter and Dite 1951, Quantization distortion in pulse-count modulation with nonuniform spacing of levels.
+    """
     ordered = np.sort(values.astype(np.float64))
-    centres = np.unique(np.quantile(ordered, np.linspace(0, 1, count)))
+    some = np.quantile(ordered, np.linspace(0, 1, SPACINGS * count + 1))  # equally many values between any two of them
+    reached = np.concatenate([[0.0], np.cumsum(np.diff(some) ** (2 / 3))])  # of the integral of the cube root
+    wanted = (np.arange(count) + 0.5) / count * reached[-1]
+    centres = np.unique(np.interp(wanted, reached, some))
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     for _ in range(ITERATIONS):
         edges = np.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2)

@@ -91,7 +91,8 @@ def _compiled(file: Path) -> Path:
             )
             if done.returncode != 0:
                 raise BundleError(
-                    f"{command[0]} cannot compile {str(file)!r}: {done.stderr.strip().splitlines()[:1]}",
+                    f"c cannot load {str(file)!r}, which {command[0]} cannot compile: "
+                    f"{next(iter(done.stderr.strip().splitlines()), 'no reason given')[:300]}",
                     do="convert the bundle again",
                 )
             with replace_file(library) as target:
