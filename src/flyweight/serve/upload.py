@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from flyweight.errors import ServeError
 from flyweight.serve.limits import MB, MORE, Limits, Share
 
+PAUSE_SECONDS = 2.0  # who sends nothing for so long waits for the answer
+
 
 class Upload:
     """The body of one request, read once; what was not read is discarded before the answer."""
@@ -38,13 +40,13 @@ class Upload:
     async def discard(self) -> None:
         """Read the rest and forget it: who is still sending would lose the answer with the connection.
 
-        Not without end: after twice the largest upload, or the time for a body, the connection may break.
+        Not without end: after twice the largest upload, the time for a body, or a pause, the connection may break.
         """
         left = 2 * self._limits.max_bytes
         with contextlib.suppress(TimeoutError, ClientDisconnect):
             async with asyncio.timeout(self._limits.body_seconds):
                 while not self._ended and left > 0:
-                    left -= len(await self._next())
+                    left -= len(await asyncio.wait_for(self._next(), PAUSE_SECONDS))
 
     async def _read(self, share: Share) -> bytes:
         limits, stated = self._limits, self._request.headers.get("content-length", "0")
