@@ -17,7 +17,10 @@ from rich.table import Table
 # Instructions that decide how fast a small network runs, as Linux names them on x86 and on ARM.
 FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16",
          "amx_int8", "neon", "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve")  # fmt: skip
-EXTRAS = ("train", "report", "hf", "openvino", "litert", "executorch", "dev")
+EXTRAS = (
+    "train", "report", "tune", "compress", "serve", "openvino", "litert", "executorch", "hf", "dashboard", "postgresql",
+    "ray", "dev",
+)  # fmt: skip
 SECRET = re.compile(r"token|key|secret|password", re.IGNORECASE)
 
 
