@@ -63,7 +63,17 @@ def test_a_step_of_another_network_is_refused() -> None:
 
 
 NETWORKS = ["tiny_sep_12", "tiny_cnn_8"]
-SLOW = ["resnet18", "mobilenetv3_small_050", "efficientnet_b0", "squeezenet1_1", "repvgg_a0", "shufflenet_v2_x1_0"]
+SLOW = ["resnet18", "mobilenetv3_small_050", "efficientnet_b0", "squeezenet1_1", "repvgg_a0"]
+
+
+def test_a_network_that_torch_pruning_cannot_follow_is_refused_with_networks_that_it_can() -> None:
+    from flyweight.compress.prune import library, take_out
+    from flyweight.errors import CompressError
+
+    shuffled = Architecture("shufflenet_v2_x1_0", 5, 3, 32)
+    importance = library().importance.GroupMagnitudeImportance(p=2)
+    with pytest.raises(CompressError, match=r"'shufflenet_v2_x1_0' cannot be taken out: ZeroDivisionError"):
+        take_out(settle(shuffled.build(), 3, 32), shuffled, 0.5, importance, rounding=4)
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)])

@@ -168,7 +168,8 @@ def take_out(
                     _follow(dependency, indices, places, paths)
                 group.prune()
             made(architecture.example(2))
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as error:
+    # All that torch-pruning raises where it cannot follow a network, such as ShuffleNet's shuffles.
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError) as error:
         raise CompressError(
             f"the channels of {architecture.name!r} cannot be taken out: {type(error).__name__}: "
             f"{(str(error).splitlines() or [''])[0][:160]}",
