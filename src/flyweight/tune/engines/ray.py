@@ -6,9 +6,11 @@ that died. So the results, and how a search goes on, are those of any other engi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,12 @@ def run_workers(search: Search, *, jobs: int, until: float | None) -> Iterator[N
         TrainingError: Workers die again and again, and nothing is finished.
         FlyweightError: What a worker raised.
     """
+    # Ray says on standard output, which may be the report's, that a worker died.
+    with contextlib.redirect_stdout(sys.stderr):
+        yield from _run(search, jobs, until)
+
+
+def _run(search: Search, jobs: int, until: float | None) -> Iterator[None]:
     started = _connect(jobs)
     try:
         _check_storage(search)
