@@ -102,6 +102,7 @@ def test_the_most_sensitive_layer_comes_first(bundle: Bundle, few: Dataset) -> N
     assert moved[0] > 0
 
 
+@pytest.mark.slow
 def test_the_gates_of_squeeze_and_excitation_are_found(tmp_path: Path) -> None:
     file = export_untrained(Architecture("mobilenetv3_small_050", 5, 3, 32), tmp_path / "m.onnx")
     model = onnx.load(file)

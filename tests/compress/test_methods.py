@@ -115,6 +115,7 @@ def test_the_wrong_order_of_two_methods_is_a_typed_error(
         apply(second, made, context)
 
 
+@pytest.mark.slow
 def test_pruning_to_a_size_takes_limits_with_units(trained: Trained, context: Context, tmp_path: Path) -> None:
     made = done(prune(trained, context, Prune(size="20KB", importance="taylor")))
     assert to_onnx(made.network(), made.architecture, tmp_path / "m.onnx").stat().st_size <= 20_000

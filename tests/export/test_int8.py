@@ -142,7 +142,7 @@ def test_an_int8_file_may_differ_by_half_of_what_rounding_does_by_hand() -> None
     assert not compare_levels(expected, expected + np.float32(5.0), unrounded).holds
 
 
-@pytest.mark.parametrize("name", ["tiny_resnet8_8", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("name", ["tiny_resnet8_8", pytest.param("mobilenetv3_small_050", marks=pytest.mark.slow)])
 def test_a_deep_int8_file_agrees_and_one_with_a_wrong_channel_does_not(name: str, tmp_path: Path) -> None:
     network, architecture = quantized(name)
     network = bias_on_grid(network)

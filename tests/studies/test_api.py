@@ -15,6 +15,7 @@ from flyweight.studies.trial import RESULT
 SHORT = ("epochs=1", "epoch_images=256", "data.image_size=12")
 
 
+@pytest.mark.slow
 def test_a_comparison_is_returned_and_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flyweight.studies.deployed.FULL", QUICK)
 
@@ -33,6 +34,7 @@ def test_a_comparison_is_returned_and_not_run_again(tmp_path: Path, monkeypatch:
     assert (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_an_ablation_is_returned(tmp_path: Path) -> None:
     factors = ["still: augment.shift=0", "sharp: label_smoothing=0.05"]
     facts = ablate("sample", factors, tmp_path, settings=SHORT, seeds=1, per_class=60)

@@ -149,6 +149,7 @@ def test_a_training_that_cannot_be_is_a_failed_trial_with_its_cause_and_the_sear
     assert all("the loss became" in trial.cause for trial in trials if trial.status == "failed")
 
 
+@pytest.mark.slow
 def test_earlier_searches_and_recipes_are_begun_from(data: Path, tmp_path: Path) -> None:
     short = ["--stop", "none", "--sampler", "random", "--set", "epochs=1"]
     for seed in ("1", "2"):
@@ -271,6 +272,7 @@ def test_a_search_space_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "training"
 
 
+@pytest.mark.slow
 def test_a_search_ends_by_itself_when_a_gain_of_the_margin_has_become_unlikely(data: Path, tmp_path: Path) -> None:
     more = [
         "--trials",
