@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.report.browser import Browser, find_chromium
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,3 +23,14 @@ def real_data() -> Path:
     if not found:
         pytest.skip("FLYWEIGHT_DATA names no folder with the real data sets")
     return Path(found)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = find_chromium()
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("Chromium is not installed (Debian package chromium), and CI=true asks for it")
+        pytest.skip("Chromium is not installed (Debian package chromium)")
+    with Browser(program) as opened:
+        yield opened

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import ImageColor
-from tests.report.browser import Browser, find_chromium
+from tests.report.browser import Browser
 
 from flyweight.report import Facts, build_report
 from flyweight.report.build import SECTIONS
@@ -18,17 +16,6 @@ from flyweight.report.sample import sample_facts
 PLOTS = ("plot-pareto", "plot-accuracy", "plot-loss", "plot-confusion", "plot-calibration")
 EVIL = ("</script><script>window.hacked=1</script>", '"><img src=x onerror="window.hacked=1">', "<b>bold</b>",
         "{{ 7*7 }}", "x" * 300)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("Chromium is not installed (Debian package chromium), and CI=true asks for it")
-        pytest.skip("Chromium is not installed (Debian package chromium)")
-    with Browser(program) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

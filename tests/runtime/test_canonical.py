@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import struct
 from pathlib import Path
 
 import pytest
-from tests.report.browser import Browser, find_chromium
+from tests.report.browser import Browser
 
 from flyweight.runtime.canonical import canonical, seal
 
@@ -51,15 +50,10 @@ def test_the_hash_sees_a_changed_number_and_not_the_order_of_keys() -> None:
     assert seal({**sealed, "b": [0.25]})["sha256"] != sealed["sha256"]
 
 
-def test_javascript_as_documented_writes_the_same() -> None:
-    program = find_chromium()
-    if program is None:
-        assert os.environ.get("CI") != "true", "CI installs chromium (.ci/apt.txt)"
-        pytest.skip("no chromium")
+def test_javascript_as_documented_writes_the_same(browser: Browser) -> None:
     page = (Path(__file__).parents[2] / "docs/devices.md").read_text("utf-8")
     code = page.split("```js\n")[1].split("const { sha256")[0]
     numbers = [struct.unpack(">d", random.Random(seed).randbytes(8))[0] for seed in range(500)]
     text = {'é€\x07"\\/\x7f': "\u2028\n"}
     value = {"n": [x for x in numbers if abs(x) < 1e308], "t": text, "\U0001f600": [], "\ufb33": {}}
-    with Browser(program) as browser:
-        assert browser.run(f"{code};canonical(JSON.parse({json.dumps(json.dumps(value))}))") == canonical(value)
+    assert browser.run(f"{code};canonical(JSON.parse({json.dumps(json.dumps(value))}))") == canonical(value)

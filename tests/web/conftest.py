@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.report.browser import Browser, find_chromium
 
 from flyweight.web.ort import FOLDER_VARIABLE, OrtWeb, ort_web
 
@@ -26,14 +24,3 @@ def runtime() -> OrtWeb:
             del os.environ["FLYWEIGHT_CACHE"]
         else:
             os.environ["FLYWEIGHT_CACHE"] = kept
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("Chromium is not installed (Debian package chromium), and CI=true asks for it")
-        pytest.skip("Chromium is not installed (Debian package chromium)")
-    with Browser(program) as opened:
-        yield opened

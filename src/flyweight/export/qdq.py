@@ -7,7 +7,6 @@ Source: ONNX operators QuantizeLinear and DequantizeLinear; ONNX Runtime, "Quant
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from flyweight.models.quantize import WEIGHT_LEVELS, Quantizer, file_scale, input_scales
+from flyweight.runtime.optimized import optimized
 
 if TYPE_CHECKING:
     import onnx
@@ -96,18 +96,7 @@ def left_in_float(path: Path) -> list[str]:
 
     Those that give the logits are not among them: they are meant to.
     """
-    import onnx
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
-        # Further optimizations only change the memory layout, and would warn that the result is for this machine.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        onnxruntime.InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(options.optimized_model_filepath).graph
+    graph = optimized(path).graph
     last = _gives_logits(graph)
     floats = [node for node in graph.node if node.op_type in {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"}]
     return [f"{node.op_type}({node.input[0]})" for node in floats if node.output[0] not in last]

@@ -7,7 +7,6 @@ file says.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any
 
 import onnx
 
-from flyweight.errors import BundleError
 from flyweight.runtime.backends import DEFAULT, import_backend
+from flyweight.runtime.optimized import optimized
 
 # What multiplies weights: where an int8 file that stays in float loses what it promised.
 _HEAVY = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvTranspose", "NhwcFusedConv"}
@@ -75,24 +74,6 @@ def _by_onnxruntime(file: Path) -> tuple[Operator, ...]:
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     types |= {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     return tuple(_walk(graph, types))
-
-
-def optimized(file: Path) -> onnx.ModelProto:
-    """Return the graph that ONNX Runtime makes of a file. Raises BundleError."""
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
-        # Further optimizations only change the memory layout, and would warn that the result is for this machine.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        try:
-            onnxruntime.InferenceSession(Path(file).read_bytes(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own errors share no public class
-            raise BundleError(f"onnxruntime cannot load {str(file)!r}: {error}", do="export the model again") from error
-        return onnx.load(options.optimized_model_filepath)
 
 
 def _walk(graph: onnx.GraphProto, types: dict[str, int]) -> list[Operator]:
