@@ -18,10 +18,11 @@ from flyweight.export import export
 from flyweight.train.trained import Trained
 
 FAST = ["--minutes", "0.3", "--models", "tiny_cnn_4", "--models", "tiny_cnn_8", "--sizes", "32", "--sizes", "24"]
+AS_PICKED = ["--runtimes", "none"]  # test_runtimes.py has the others
 
 
 def fit(data: str | Path, out: Path, *more: str, budget: str = "latency_p90<50ms,size<300KB") -> int:
-    return run(["fit", str(data), "--budget", budget, "--out", str(out), "--json", *FAST, *more])
+    return run(["fit", str(data), "--budget", budget, "--out", str(out), "--json", *FAST, *AS_PICKED, *more])
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,18 @@ def test_going_on_with_a_new_class_keeps_the_old_test_images_and_says_what_chang
         colour = tuple(int(v) for v in rng.integers(0, 255, 3))
         Image.new("RGB", (60, 50), colour).save(grown / "plain" / f"{number}.png")
     out = tmp_path / "out"
-    command = ["fit", str(grown), "--budget", "size<300KB", "--out", str(out), "--json", "--minutes", "0.25"]
+    command = [
+        "fit",
+        str(grown),
+        "--budget",
+        "size<300KB",
+        "--out",
+        str(out),
+        "--json",
+        "--minutes",
+        "0.25",
+        *AS_PICKED,
+    ]
     assert run([*command, "--from", str(fitted / "bundle")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     compared = [verdict for verdict in report["verdicts"] if "continued from" in verdict["question"]]
@@ -118,7 +130,7 @@ def test_a_fit_that_was_stopped_continues_and_trains_nothing_twice(photos: Path,
 
     models = ("tiny_cnn_4", "tiny_cnn_8")
     budget = Budget.parse("size<300KB")
-    request = FitRequest(str(photos), budget, tmp_path, minutes=0.25, models=models, sizes=(24, 32))
+    request = FitRequest(str(photos), budget, tmp_path, minutes=0.25, models=models, sizes=(24, 32), runtimes=())
     first = run_fit(request)
     for event in first:
         if isinstance(event, Progressed) and isinstance(event.event, Finished):
@@ -146,7 +158,7 @@ def test_other_classes_than_the_run_s_are_refused_at_export(fitted: Path, tmp_pa
 @pytest.mark.slow
 def test_a_network_that_is_too_large_as_float_is_fitted_as_int8(photos: Path, tmp_path: Path) -> None:
     one = ["--minutes", "0.2", "--models", "tiny_cnn_8", "--sizes", "32", "--json"]
-    command = ["fit", str(photos), "--budget", "size<25KB", "--out", str(tmp_path / "out"), *one]
+    command = ["fit", str(photos), "--budget", "size<25KB", "--out", str(tmp_path / "out"), *one, *AS_PICKED]
     assert run(command) == 0
     bundle = Bundle.open(tmp_path / "out" / "bundle")
     assert bundle.variant().precision == "int8"

@@ -86,7 +86,18 @@ def test_its_head_is_fitted_first_and_once_and_then_all_of_it_learns_slowly() ->
 @pytest.mark.slow
 def test_a_fit_of_few_photos_begins_from_weights_that_are_there(photos: Path, here: Path, tmp_path: Path) -> None:
     keep(here, "someone/tiny", Architecture("tiny_cnn_8", 9, 3, 24))
-    command = ["fit", str(photos), "--budget", "size<300KB", "--out", str(tmp_path / "out"), "--minutes", "0.2"]
+    command = [
+        "fit",
+        str(photos),
+        "--budget",
+        "size<300KB",
+        "--out",
+        str(tmp_path / "out"),
+        "--minutes",
+        "0.2",
+        "--runtimes",
+        "none",
+    ]
     assert run([*command, "--models", "tiny_cnn_8", "--sizes", "24", "--json"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     tried = {row["name"]: row["status"] for row in report["candidates"]}

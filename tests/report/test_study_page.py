@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.report.browser import Browser
-from tests.report.test_page import assert_fits, browser  # noqa: F401 - a fixture
+from tests.report.test_page import assert_fits
 from tests.studies.small import made_up, place_with
 
 from flyweight.files import write_json
@@ -73,7 +73,7 @@ def timed(ms: float) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_of_a_comparison_ranks_draws_trade_offs_and_fits(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     comparison_page: Path,
     width: int,
 ) -> None:
@@ -122,7 +122,7 @@ def test_the_isolation_plot_joins_both_sides_of_each_seed(page: Path) -> None:
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_of_a_map_draws_every_optimizer_and_fits(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     map_page: Path,
     width: int,
 ) -> None:
@@ -141,7 +141,7 @@ def test_the_page_of_a_map_draws_every_optimizer_and_fits(
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_of_a_study_fits_and_is_silent_and_asks_the_network_for_nothing(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     page: Path,
     width: int,
     dark: bool,
@@ -153,7 +153,7 @@ def test_the_page_of_a_study_fits_and_is_silent_and_asks_the_network_for_nothing
 
 
 def test_the_page_of_a_study_has_every_section_every_plot_and_what_is_missing(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     page: Path,
 ) -> None:
     browser.open(page, 1280)

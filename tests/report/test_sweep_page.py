@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.report.browser import Browser
-from tests.report.test_page import EVIL, assert_fits, browser  # noqa: F401 - a fixture
+from tests.report.test_page import EVIL, assert_fits
 
 from flyweight.measure.batches import LeftOut
 from flyweight.measure.latency import Quantile
@@ -81,7 +81,7 @@ def made_up(model: str = "fp32") -> Sweep:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_of_a_sweep_fits_and_is_silent_and_asks_the_network_for_nothing(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     tmp_path: Path,
     width: int,
     dark: bool,
@@ -95,7 +95,7 @@ def test_the_page_of_a_sweep_fits_and_is_silent_and_asks_the_network_for_nothing
         assert browser.run(f"document.querySelectorAll('#plot-{plot} svg.main-svg').length") > 0
 
 
-def test_names_that_are_code_are_shown_and_not_run(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_names_that_are_code_are_shown_and_not_run(browser: Browser, tmp_path: Path) -> None:
     browser.open(build_sweep_report(made_up(" ".join(EVIL)), tmp_path).html, 1280)
     assert browser.problems() == []
     assert browser.run("window.hacked === undefined")

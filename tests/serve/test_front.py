@@ -11,7 +11,7 @@ from PIL import Image
 from tests.report.browser import Browser
 from tests.runtime.tiny_bundle import picture, write_bundle
 from tests.serve.client import Server, request, running
-from tests.web.conftest import browser, runtime  # noqa: F401 - fixtures
+from tests.web.conftest import runtime  # noqa: F401 - a fixture
 
 from flyweight.web.ort import MODULE, WASM, OrtWeb
 
@@ -26,7 +26,7 @@ def server(runtime: OrtWeb, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_the_page_in_front_classifies_in_the_browser_with_the_fine_clock(
-    browser: Browser,  # noqa: F811
+    browser: Browser,
     server: Server,
     tmp_path: Path,
 ) -> None:

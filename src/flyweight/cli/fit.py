@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flyweight.cli.progress import TrainingProgress, afresh_line, need_train_extra
-from flyweight.errors import RecipeError
+from flyweight.errors import BudgetError, RecipeError
 
 
 def fit(
@@ -25,7 +25,7 @@ def fit(
     device: Annotated[
         str | None, typer.Option(help="The device that the limits are for (flyweight device list); host without.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Of the measured inference.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Of the measured inference, at most.", min=1)] = 1,
     models: Annotated[list[str] | None, typer.Option(help="Networks to try (repeat); default: a selection.")] = None,
     sizes: Annotated[list[int] | None, typer.Option(help="Image sizes in px (repeat); default: two.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Train every candidate with this recipe.")] = None,
@@ -35,6 +35,10 @@ def fit(
     compress: Annotated[
         list[str] | None,
         typer.Option(help="Compress the pick (repeat), if a trial says ship: prune:macs=0.5, finetune, int8, ..."),
+    ] = None,
+    runtimes: Annotated[
+        str | None,
+        typer.Option(help="Runtimes to time the pick on: onnxruntime,openvino,litert, or none; default: installed."),
     ] = None,
     group: Annotated[str | None, typer.Option(help="Column or pattern of what must stay on one side.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
@@ -69,6 +73,7 @@ def fit(
         group=group,
         recipe=chosen,
         start=start,
+        runtimes=_runtimes(runtimes),
         compress=tuple(compress or ()),
         command=shlex.join(["flyweight", *sys.argv[1:]]),
     )
@@ -81,6 +86,22 @@ def fit(
                 _show(event, bars)
     assert fitted is not None
     _end(fitted, request, as_json=as_json)
+
+
+def _runtimes(text: str | None) -> tuple[str, ...] | None:
+    """Return the runtimes that were named; None where all that are installed are meant. Raises BudgetError."""
+    from flyweight.fit.runtimes import OFFERED
+
+    if text is None:
+        return None
+    names = () if text == "none" else tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in OFFERED]
+    if unknown:
+        raise BudgetError(
+            f"--runtimes: the pick is not timed on {unknown[0]!r}; on {', '.join(OFFERED)}",
+            do="name some of these, or none",
+        )
+    return names
 
 
 def _show(event: Any, bars: TrainingProgress) -> None:

@@ -48,7 +48,7 @@ def serve(
     give_memory_back()
     opened = Bundle.open(bundle)
     predictor = Predictor(opened, variant=variant, threads=threads)
-    html = _page(opened, predictor.variant.name, ort_web) if page else None
+    html = _page(opened, variant, ort_web) if page else None
     bound = listen(host, port)
     shown, at = bound.getsockname()[:2]
     address = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}"
@@ -62,13 +62,13 @@ def serve(
     run_server(make_app(predictor, limits, html), limits, bound)
 
 
-def _page(bundle: object, variant: str, ort_web: Path | None) -> str:
+def _page(bundle: object, variant: str | None, ort_web: Path | None) -> str:
     from flyweight.runtime.bundle import Bundle
     from flyweight.web import render
     from flyweight.web.ort import ort_web as find_runtime
 
     assert isinstance(bundle, Bundle)
-    return render(bundle, bundle.variant(variant), find_runtime(ort_web))
+    return render(bundle, bundle.onnx_variant(variant), find_runtime(ort_web))
 
 
 def _need_extra() -> None:

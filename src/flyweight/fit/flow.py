@@ -21,6 +21,7 @@ from flyweight.fit.contest import Contest, Outcome, Progressed, compete
 from flyweight.fit.extend import changes, load_start
 from flyweight.fit.pick import Pick, choose, weigh_finalists
 from flyweight.fit.pretrained import FEW, pretrained_candidates
+from flyweight.fit.runtimes import choose_runtime, known_runtimes
 from flyweight.fit.shrink import shrink
 from flyweight.fit.story import tell
 from flyweight.fit.weigh import Weighed, refuse_untimed, weigh
@@ -45,9 +46,10 @@ class FitRequest:
         data: Any source of the catalogue.
         out: Folder for bundle/, report.html, report.json and the work of the run.
         minutes: Time for training, on this machine; the rest takes about a minute more.
-        threads: Of the measured inference.
+        threads: Of the measured inference; the pick is timed with fewer too.
         recipe: Trains every candidate in place of the defaults (its model and image size are replaced).
         start: Bundle to continue from, with new images or classes.
+        runtimes: That the pick is timed on, of `fit.runtimes.OFFERED`; None: all that are installed.
         compress: Steps that the pick is compressed by, if their trial says ship; as `flyweight compress --step`.
         command: The command line, for the record.
     """
@@ -63,6 +65,7 @@ class FitRequest:
     group: str | None = None
     recipe: Recipe | None = None
     start: Path | None = None
+    runtimes: tuple[str, ...] | None = None
     compress: tuple[str, ...] = ()
     command: str = ""
 
@@ -133,6 +136,7 @@ def fit(request: FitRequest, *, progress: Progress | None = None) -> Iterator[St
     pick = choose(finalists, request.budget)
     if request.compress:
         pick = yield from _shrink(request, pick, dataset)
+    pick = yield from _run(request, pick, dataset)
     yield Stage("test", "opening the test part, once, with the shipped file")
     bundle, test, logits = _ship(request, pick, dataset, parts)
     facts = tell(request, dataset, parts, findings, weighed, outcomes, pick, bundle, test, logits)
@@ -143,13 +147,25 @@ def fit(request: FitRequest, *, progress: Progress | None = None) -> Iterator[St
     yield Fitted(bundle, pick, test, files.html, tuple(outcomes))
 
 
+def _run(request: FitRequest, pick: Pick, dataset: Dataset) -> Generator[Stage, None, Pick]:
+    runtimes = known_runtimes() if request.runtimes is None else request.runtimes
+    said = choose_runtime(
+        pick, runtimes, dataset, request.budget, request.out / "work" / "runtimes", threads=request.threads
+    )
+    return (yield from _told("runtime", said))
+
+
 def _shrink(request: FitRequest, pick: Pick, dataset: Dataset) -> Generator[Stage, None, Pick]:
     said = shrink(
         pick, request.compress, dataset, request.budget, request.out / "work" / "compressed", threads=request.threads
     )
+    return (yield from _told("compress", said))
+
+
+def _told(stage: str, said: Generator[str, None, Pick]) -> Generator[Stage, None, Pick]:
     while True:
         try:
-            yield Stage("compress", next(said))
+            yield Stage(stage, next(said))
         except StopIteration as end:
             found: Pick = end.value
             return found

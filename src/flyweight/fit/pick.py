@@ -64,6 +64,30 @@ class Finalist:
 
 
 @dataclass(frozen=True)
+class Way:
+    """One way to run the pick: a file, the runtime that runs it, and with how many threads.
+
+    Attributes:
+        variant: Its name in the bundle.
+        change: Of the accuracy on validation against the pick's own file, with its paired interval.
+        ships: Whether it may: as accurate, and not slower.
+        because: Why, or why not, in words. What could not be written has no time and no threads.
+    """
+
+    variant: str
+    backend: str
+    precision: str
+    threads: int | None
+    size_bytes: int | None
+    p50_ms: float | None
+    p50_low_ms: float | None
+    p50_high_ms: float | None
+    change: tuple[float, float | None, float | None] | None
+    ships: bool
+    because: str
+
+
+@dataclass(frozen=True)
 class Pick:
     """The finalist that ships, and why.
 
@@ -71,12 +95,16 @@ class Pick:
         finalists: All of them, best first by the metric.
         why: Sentences for people.
         p_values: Exact McNemar p of the best against each other finalist, by name.
+        ways: To run the winner, the fastest first.
+        threads: That it runs fastest with; None where that was not measured.
     """
 
     winner: Finalist
     finalists: tuple[Finalist, ...]
     why: tuple[str, ...]
     p_values: dict[str, float]
+    ways: tuple[Way, ...] = ()
+    threads: int | None = None
 
 
 def weigh_finalists(

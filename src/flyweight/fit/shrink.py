@@ -57,4 +57,4 @@ def shrink(
     if not smaller.within:
         return replace(pick, why=(*why, "Compressed it breaks a limit of the budget, so it ships as it was."))
     others = (other for other in pick.finalists if other is not pick.winner)
-    return Pick(smaller, (smaller, *others), why, pick.p_values)
+    return replace(pick, winner=smaller, finalists=(smaller, *others), why=why)

@@ -15,7 +15,7 @@ from flyweight.data.audit import Audit
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import Split
 from flyweight.fit.contest import Outcome
-from flyweight.fit.pick import Finalist, Pick
+from flyweight.fit.pick import Finalist, Pick, Way
 from flyweight.fit.weigh import Weighed
 from flyweight.measure.accuracy import METRICS, Accuracy
 from flyweight.measure.budget import MEASURED, show
@@ -38,7 +38,9 @@ from flyweight.report.facts import (
     Mistake,
     PickedModel,
     Verdict,
+    WayFacts,
 )
+from flyweight.runtime.backends import DEFAULT
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.calibration import softmax
 from flyweight.runtime.environment import environment
@@ -84,6 +86,7 @@ def tell(
         device=request.budget.device,
         budget=_budget(winner),
         candidates=tuple(_candidate(entry, outcomes, pick, request.budget.device) for entry in weighed),
+        runtimes=tuple(_way(way, pick) for way in pick.ways),
         curves=tuple(_curve(outcome) for outcome in outcomes if outcome.trained is not None),
         evaluated_on=where,
         classes=bundle.classes,
@@ -108,21 +111,21 @@ def tell(
         next_commands=(
             f"flyweight predict {bundle.path} PHOTO.jpg",
             f"flyweight verify {bundle.path} --data {request.data}",
-            _measure_command(request, bundle),
+            _measure_command(request, bundle, pick.threads or request.threads),
         ),
     )
 
 
-def _measure_command(request: FitRequest, bundle: Bundle) -> str:
+def _measure_command(request: FitRequest, bundle: Bundle, threads: int) -> str:
     device = request.budget.device
     if device == HOST:
-        return f"flyweight measure {bundle.path} --threads {request.threads}"
-    return f"flyweight kit {bundle.path} --name {device} --threads {request.threads} --out kit.zip"
+        return f"flyweight measure {bundle.path} --threads {threads}"
+    return f"flyweight kit {bundle.path} --name {device} --threads {threads} --out kit.zip"
 
 
 def _timing(request: FitRequest, pick: Pick) -> dict[str, str]:
     """Return how latencies came about, and on which device under which conditions."""
-    how = f"batch 1, threads {request.threads}, model only, untrimmed"
+    how = f"batch 1, threads {pick.threads or request.threads}, model only, untrimmed"
     if request.budget.device == HOST:
         return {"latency": f"{how}, finalists interleaved"}
     device = load_device(request.budget.device)
@@ -172,6 +175,7 @@ def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick, device: 
     if finalist:
         found = finalist.validation
         accuracy = Measured(value=found.top1, low=found.low, high=found.high)
+    shipped = finalist.bundle.variant() if finalist else None
     return CandidateFacts(
         name=name,
         image_size=entry.candidate.image_size,
@@ -182,12 +186,28 @@ def _candidate(entry: Weighed, outcomes: Sequence[Outcome], pick: Pick, device: 
         size_bytes=int(values["size"] or 0),
         latency_p50_ms=_measured(latency, "p50"),
         latency_p90_ms=_measured(latency, "p90"),
-        threads=entry.threads,
-        backend="onnxruntime",
-        precision=entry.candidate.precision,
+        threads=(finalist is pick.winner and pick.threads) or entry.threads,
+        backend=shipped.backend if shipped else DEFAULT,
+        precision=shipped.precision if shipped else entry.candidate.precision,
         accuracy=accuracy,
         accuracy_on="validation" if accuracy.value is not None else "",
         memory_peak_bytes=int(values.get("memory") or 0) or None,
+    )
+
+
+def _way(way: Way, pick: Pick) -> WayFacts:
+    shipped = pick.winner.bundle.variant().name, pick.threads
+    value, low, high = way.change or (None, None, None)
+    return WayFacts(
+        backend=way.backend,
+        precision=way.precision,
+        threads=way.threads,
+        size_bytes=way.size_bytes,
+        latency_p50_ms=Measured(value=way.p50_ms, low=way.p50_low_ms, high=way.p50_high_ms),
+        change=Measured(value=value, low=low, high=high),
+        ships=way.ships,
+        chosen=(way.variant, way.threads) == shipped,
+        because=way.because,
     )
 
 
@@ -322,10 +342,12 @@ def _evidence(metric: str, device: str) -> str:
 
 def summary(pick: Pick, test: Accuracy, threads: int, device: str = HOST) -> list[str]:
     """Return what a person wants to know at the end, a line each."""
-    values = pick.winner.values
+    values, shipped = pick.winner.values, pick.winner.bundle.variant()
+    threads = pick.threads or threads
     p50, p90, size = (_shown(name, values[name]) for name in ("latency_p50", "latency_p90", "size"))
     return [
         f"pick      {pick.winner.name}",
+        f"runs as   {shipped.precision} on {shipped.backend}",
         f"accuracy  {100 * test.top1:.2f} % of {test.n:,} test images "
         f"(95 %: {100 * test.low:.2f} to {100 * test.high:.2f} %)",
         f"latency   p50 {p50}, p90 {p90} ({threads} thread{'s' * (threads > 1)}, batch 1, model only"

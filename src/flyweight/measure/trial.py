@@ -8,8 +8,8 @@ be: really smaller, measured faster. "No difference found" is no argument: with 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -182,49 +182,88 @@ def run_trial(
         BundleError: A file cannot be loaded.
         DataError: There are no such images, or they have other classes.
     """
-    where, indices = _images(before[0], dataset, part)
-    sides, answers = [], []
-    readable = indices
-    for bundle, name in (before, after):
-        chosen = bundle.variant(name)
-        predictor = Predictor(bundle, variant=chosen.name, threads=usable_cores())
-        logits, readable, _ = logits_of(predictor, dataset, indices)
-        answers.append(logits)
-        runs = operators(chosen.file, chosen.backend)
-        sides.append((bundle, chosen, runs))
-    if not len(readable):
-        raise DataError(f"none of the {len(indices)} images of {where} can be read", do="flyweight data check says why")
-    labels = np.array([before[0].classes.index(dataset.classes[i]) for i in dataset.labels[readable]])
-    right = [logits.argmax(axis=1) == labels for logits in answers]
-    rows = [
-        Side(
-            name=f"{bundle.name} {chosen.name}",
-            precision=chosen.precision,
-            backend=chosen.backend,
-            size_bytes=chosen.size_bytes,
-            accuracy=float(own.mean()),
-            operators=computed(runs),
-            in_float=_in_float(bundle, chosen, runs),
-        )
-        for (bundle, chosen, runs), own in zip(sides, right, strict=True)
-    ]
+    where, indices = decided_by(before[0], dataset, part)
+    was, now = (answers_of(bundle, name, dataset, indices) for bundle, name in (before, after))
     speed = None
     if timing != "none":
-        sample = _sample(before[0], dataset, readable)
-        specs = {
-            name: Spec(str(chosen.file), chosen.backend, threads)
-            for name, (_, chosen, _) in zip(("before", "after"), sides, strict=True)
-        }
-        branches = any(one.op == "If" for _, _, runs in sides for one in runs)
+        sample = sample_of(before[0], dataset, was.readable)
+        specs = {"before": was.spec(threads), "after": now.spec(threads)}
+        branches = was.branches or now.branches
         speed = time_both(specs, sample, branches=branches, quick=timing == "quick", progress=progress)
+    return trial_of(was, now, dataset, part=where, margin=margin, speed=speed, promises=promises)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a variant of a bundle answers on images of a data set.
+
+    Attributes:
+        logits: (N, K) float32.
+        labels: (N,), indices into the classes of the bundle.
+        readable: (N,), which images of the data set these are: those that could be read.
+        branches: The time it takes depends on the image.
+    """
+
+    bundle: Bundle
+    variant: Variant
+    side: Side
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    readable: NDArray[np.int64]
+    branches: bool
+
+    def spec(self, threads: int) -> Spec:
+        """Return what is timed."""
+        return Spec(str(self.variant.file), self.variant.backend, threads)
+
+
+def answers_of(bundle: Bundle, variant: str | None, dataset: Dataset, indices: NDArray[np.int64]) -> Answers:
+    """Return what a variant answers on images of the data set, through the runtime that it names.
+
+    Raises:
+        BundleError: The file cannot be loaded.
+        DataError: None of the images can be read.
+    """
+    chosen = bundle.variant(variant)
+    runs = operators(chosen.file, chosen.backend)
+    predictor = Predictor(bundle, variant=chosen.name, threads=usable_cores())
+    logits, readable, _ = logits_of(predictor, dataset, indices)
+    if not len(readable):
+        raise DataError(
+            f"none of the {len(indices)} images of {dataset.name!r} can be read", do="flyweight data check says why"
+        )
+    labels = np.array([bundle.classes.index(dataset.classes[i]) for i in dataset.labels[readable]])
+    side = Side(
+        name=f"{bundle.name} {chosen.name}",
+        precision=chosen.precision,
+        backend=chosen.backend,
+        size_bytes=chosen.size_bytes,
+        accuracy=float((logits.argmax(axis=1) == labels).mean()),
+        operators=computed(runs),
+        in_float=_in_float(bundle, chosen, runs),
+    )
+    return Answers(bundle, chosen, side, logits, labels, readable, any(one.op == "If" for one in runs))
+
+
+def trial_of(
+    before: Answers,
+    after: Answers,
+    dataset: Dataset,
+    *,
+    part: str,
+    margin: float = MARGIN,
+    speed: Speed | None,
+    promises: Sequence[Promise] = BOTH,
+) -> Trial:
+    """Return the trial of two files from what they answered on the same images of the data set."""
     return judge(
-        rows[0],
-        rows[1],
-        logits=(answers[0], answers[1]),
-        labels=labels,
-        classes=before[0].classes,
-        images=[dataset.images.key(int(index)) for index in readable],
-        part=where,
+        before.side,
+        after.side,
+        logits=(before.logits, after.logits),
+        labels=before.labels,
+        classes=before.bundle.classes,
+        images=[dataset.images.key(int(index)) for index in before.readable],
+        part=part,
         margin=margin,
         speed=speed,
         promises=promises,
@@ -345,12 +384,28 @@ def time_both(
         images: (N, C, S, S) uint8 that both run, one at a time.
         branches: The time depends on the image: means are compared, not medians.
     """
+    found = time_all(specs, images, quick=quick, progress=progress)
+    return speed_of(found["before"], found["after"], branches=branches)
+
+
+def time_all(
+    specs: Mapping[str, Spec],
+    images: NDArray[np.uint8],
+    *,
+    quick: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, LatencyResult]:
+    """Return the latencies of files that are timed in turn, by the names of the specs; the first is timed twice.
+
+    Args:
+        images: (N, C, S, S) uint8 that all of them run, one at a time.
+    """
     with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
         file = Path(folder) / "images.npy"
         np.save(file, images, allow_pickle=False)
         own = {name: replace(spec, images=str(file)) for name, spec in specs.items()}
         found = time_specs(own, QUICK if quick else FULL, progress=progress)
-    return speed_of(found["before"][MODEL], found["after"][MODEL], branches=branches)
+    return {name: clocks[MODEL] for name, clocks in found.items()}
 
 
 def speed_of(before: LatencyResult, after: LatencyResult, *, branches: bool = False) -> Speed:
@@ -388,7 +443,8 @@ def _in_float(bundle: Bundle, chosen: Variant, runs: tuple[Operator, ...]) -> tu
     return heavy_in_float(runs) if runs else tuple(noted)
 
 
-def _images(bundle: Bundle, dataset: Dataset, part: str) -> tuple[str, NDArray[np.int64]]:
+def decided_by(bundle: Bundle, dataset: Dataset, part: str) -> tuple[str, NDArray[np.int64]]:
+    """Return which images decide, in words and as indices: val or test. Raises DataError."""
     unknown = sorted(set(dataset.classes) - set(bundle.classes))
     if unknown:
         raise DataError(
@@ -406,7 +462,7 @@ def _images(bundle: Bundle, dataset: Dataset, part: str) -> tuple[str, NDArray[n
     return "validation part", indices
 
 
-def _sample(bundle: Bundle, dataset: Dataset, readable: NDArray[np.int64]) -> NDArray[np.uint8]:
+def sample_of(bundle: Bundle, dataset: Dataset, readable: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return a few of the images, evenly spaced, as the network takes them."""
     predictor = Predictor(bundle)
     chosen = readable[np.linspace(0, len(readable) - 1, min(TIMED_IMAGES, len(readable))).astype(int)]

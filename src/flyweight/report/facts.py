@@ -97,6 +97,26 @@ class CandidateFacts(Fact):
         return self
 
 
+class WayFacts(Fact):
+    """One way to run the pick: a file, the runtime that runs it, and with how many threads.
+
+    Attributes:
+        change: Of the accuracy on validation against the file that was picked; unknown where it was not on trial.
+        ships: Whether it may: as accurate, and not slower; `chosen`: it is the one that ships.
+        because: Why, or why not. What could not be written has no time and no threads.
+    """
+
+    backend: str
+    precision: str
+    threads: Annotated[int, Field(gt=0)] | None = None
+    size_bytes: Count | None = None
+    latency_p50_ms: Measured = Measured()
+    change: Measured = Measured()
+    ships: bool
+    chosen: bool = False
+    because: str
+
+
 class EpochRow(Fact):
     """One epoch of one training."""
 
@@ -219,6 +239,7 @@ class Facts(Fact):
         budget_text: As the user wrote it.
         metric: What the budget maximises.
         device: The device the limits belong to.
+        runtimes: Ways to run the pick, the fastest first.
         result: Of the shipped file, on `result_on`.
         evaluated_on: What confusion, per_class, mistakes and calibration come from, e.g. "test (10,000 images)".
         confusion: confusion[i][j] images of classes[i] were called classes[j].
@@ -235,6 +256,7 @@ class Facts(Fact):
     device: str = ""
     budget: tuple[BudgetCheck, ...] = ()
     candidates: tuple[CandidateFacts, ...] = ()
+    runtimes: tuple[WayFacts, ...] = ()
     curves: tuple[LearningCurve, ...] = ()
     evaluated_on: str = ""
     classes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from flyweight.report.facts import (
     Mistake,
     PickedModel,
     Verdict,
+    WayFacts,
 )
 
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -51,6 +52,14 @@ NETS = (
     ("squeezenet1_1", 28, 730_000, 9_800_000, 0.91, 0.828, "stopped at rung 0", ""),
     ("resnet18", 28, 11_200_000, 37_000_000, 3.9, None, "rejected before training", "size 44.7MB > 500KB"),
     ("efficientnet_b0", 28, 4_020_000, 7_700_000, 2.6, None, "rejected before training", "latency_p90 2.6ms > 2ms"),
+)
+
+# runtime, precision, threads, p50 ms, bytes, points, why
+WAYS = (
+    ("litert", "int8", 1, 0.08, 17_900, -1.4, "it may be worse than the margin of 1 points"),
+    ("litert", "fp32", 1, 0.15, 47_800, 0.0, "it computes the same function, and is faster: 0.15 ms against 0.19 ms"),
+    ("onnxruntime", "fp32", 1, 0.19, 47_300, None, "the pick's own file"),
+    ("onnxruntime", "int8", None, None, None, None, "8 layers of the int8 file would be computed in float"),
 )
 
 
@@ -77,6 +86,7 @@ def sample_facts(classes: Sequence[str] = NAMES, *, seed: int = 0) -> Facts:
         device="host",
         budget=_budget(),
         candidates=tuple(_candidate(*net) for net in NETS),
+        runtimes=tuple(_way(*way) for way in WAYS),
         curves=tuple(_curve(f"{net[0]}-{net[1]}", net[5], random)
                      for net in NETS if net[5] is not None),
         evaluated_on=f"the test part ({total:,} images)",
@@ -127,6 +137,31 @@ def _candidate(
         memory_peak_bytes=52_000_000 + 9 * params,
         status=status,
         reason=reason,
+    )
+
+
+def _way(
+    backend: str,
+    precision: str,
+    threads: int | None,
+    ms: float | None,
+    size: int | None,
+    points: float | None,
+    because: str,
+) -> WayFacts:
+    near = Measured() if ms is None else Measured(value=ms, low=0.98 * ms, high=1.03 * ms)
+    change = Measured() if points is None else Measured(value=points / 100, low=points / 100 - 0.006, high=0.004)
+    ships = precision == "fp32"
+    return WayFacts(
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        size_bytes=size,
+        latency_p50_ms=near,
+        change=change,
+        ships=ships,
+        chosen=ships and backend == "litert",
+        because=because,
     )
 
 

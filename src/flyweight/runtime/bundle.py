@@ -104,6 +104,17 @@ class Bundle:
             )
         return self.variants[name]
 
+    def onnx_variant(self, name: str | None = None) -> Variant:
+        """Return a variant by name; without, the default one, or the ONNX file that it was converted from.
+
+        Raises:
+            BundleError: There is no such variant.
+        """
+        chosen = self.variant(name)
+        if name is None and chosen.format != "onnx" and chosen.source is not None:
+            return self.variants[chosen.source]
+        return chosen
+
     def counted(self, variant: Variant) -> Path:
         """Return the ONNX file whose graph tells the counted cost of a variant: its own, or its source's."""
         if variant.format == "onnx" or variant.source is None:

@@ -50,7 +50,7 @@ def write_page(bundle: Bundle, out: Path, *, variant: str | None = None, ort_web
         BundleError: There is no such variant.
         OutputError: `out` cannot be written.
     """
-    chosen = bundle.variant(variant)
+    chosen = bundle.onnx_variant(variant)
     content = render(bundle, chosen, ort.ort_web(ort_web))
     file = Path(out) / "index.html"
     write_text(file, content)

@@ -88,16 +88,8 @@ def try_file(
     how = conditions or Conditions()
     source = bundle.variant(variant).name
     made = make_file(step, bundle, dataset, source, how.margin)
-    context = FileContext(dataset, bundle, bundle.variant(source), how.margin)
-    parity = checked(made, context)
-    golden = answers(made.content, bundle.golden(bundle.variant(source))[0], optimized=False)
-    facts = {"step": str(step), **made.facts, **_told(made)}
     with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as scratch:
-        file = Path(scratch) / f"model-{made.name}.onnx"
-        file.write_bytes(made.content)
-        new = NewVariant(
-            made.name, (file,), "onnx", made.precision, "onnxruntime", source, golden, parity, provenance=facts
-        )
+        new = _checked_variant(step, made, FileContext(dataset, bundle, bundle.variant(source), how.margin), scratch)
         tried = add_file(bundle, Path(scratch) / "tried", new)
         trial = run_trial(
             (bundle, source), (tried, made.name), dataset, part=how.part, margin=how.margin, promises=made.promises,
@@ -107,9 +99,39 @@ def try_file(
             return FileTrial(bundle, made, trial)
         verdict = {"ship": trial.ship, "because": list(trial.because), "part": trial.part, "n": trial.n}
         written = add_file(
-            bundle, out, replace(new, provenance={**facts, "trial": verdict}), default=default and trial.ship
+            bundle, out, replace(new, provenance={**new.provenance, "trial": verdict}), default=default and trial.ship
         )
     return FileTrial(written, made, trial)
+
+
+def add_untried(step: Step, bundle: Bundle, dataset: Dataset, out: Path) -> Bundle:
+    """Write the bundle at `out` with the file that a step makes of its default variant as the new default.
+
+    Whether it ships is for the caller to try. Raises as `make_file` and `try_file`.
+    """
+    made = make_file(step, bundle, dataset)
+    with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as scratch:
+        new = _checked_variant(step, made, FileContext(dataset, bundle, bundle.variant()), scratch)
+        return add_file(bundle, out, new, default=True)
+
+
+def _checked_variant(step: Step, made: Made, context: FileContext, scratch: str) -> NewVariant:
+    """Return the file, written into `scratch`, as a variant that is what it says; raises as `checked`."""
+    parity = checked(made, context)
+    golden = answers(made.content, context.bundle.golden(context.source)[0], optimized=False)
+    file = Path(scratch) / f"model-{made.name}.onnx"
+    file.write_bytes(made.content)
+    return NewVariant(
+        made.name,
+        (file,),
+        "onnx",
+        made.precision,
+        "onnxruntime",
+        context.source.name,
+        golden,
+        parity,
+        provenance={"step": str(step), **made.facts, **_told(made)},
+    )
 
 
 def checked(made: Made, context: FileContext) -> Parity:
@@ -164,4 +186,4 @@ def _refuse_float(made: Made) -> None:
         )
 
 
-__all__ = ["Conditions", "FileTrial", "checked", "make_file", "try_file"]
+__all__ = ["Conditions", "FileTrial", "add_untried", "checked", "make_file", "try_file"]

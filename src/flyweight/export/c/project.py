@@ -52,7 +52,7 @@ def write_project(bundle: Bundle, out: Path, *, variant: str | None = None, name
         ExportError: The variant is no ONNX file, or has an operator that no kernel computes.
         OutputError: The folder exists, or cannot be written.
     """
-    out, chosen = Path(out), bundle.variant(variant)
+    out, chosen = Path(out), bundle.onnx_variant(variant)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{str(out)!r} exists", do="name a new folder, so that nothing is lost")
     source = source_of(bundle, chosen, name)
