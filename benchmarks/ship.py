@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from results_file import HERE, Measured, targets, write_results
+from results_file import Measured
+from ship_networks import NETWORKS, Network, trained_run, write
 
 from flyweight.compress.chain import Began, Compressed, Request, compress, parse_steps
 from flyweight.compress.context import Said
@@ -30,23 +31,6 @@ from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
 from flyweight.measure.trial import Trial
 from flyweight.train.loop import EpochDone
-from flyweight.train.recipe import Recipe, load_recipe
-from flyweight.train.run import Finished, run
-from flyweight.train.trained import FACTS
-
-FILE = "ship.json"
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network that is compressed, and how it is trained where no run of it is given.
-
-    Attributes:
-        settings: Changes to the recipe.
-    """
-
-    recipe: str
-    settings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,18 +47,6 @@ class Row:
     claim: str | None = None
 
 
-CIFAR = ("data.image_size=32", "data.channels=3", "threads=1")
-NETWORKS = {
-    "resnet18": Network("compare", (*CIFAR, "model.name=resnet18", "epochs=12")),
-    "mobilenetv3_small": Network(
-        "compare",
-        (
-            *CIFAR, "model.name=mobilenetv3_small_100", "model.args.min_map=2", "epochs=12",
-            "model.pretrained=flyweight/mobilenetv3_small_100.tiny_imagenet",
-        ),
-    ),
-    "tiny_sep": Network("tiny-cifar10", ()),
-}  # fmt: skip
 ROWS = (
     Row(
         "resnet18_half",
@@ -119,34 +91,16 @@ def main() -> None:
     if not chosen.smoke and not os.environ.get("FLYWEIGHT_DATA"):
         sys.exit("FLYWEIGHT_DATA names no folder with the data sets")
     dataset = load_data("sample") if chosen.smoke else load_data(f"cifar10:{os.environ['FLYWEIGHT_DATA']}")
-    sources = dict(text.split("=", 1) for text in chosen.source)
+    sources = {name: Path(run) for name, run in (text.split("=", 1) for text in chosen.source)}
     for row in rows:
         if not chosen.only or row.name in chosen.only:
-            source = Path(sources.get(row.network, chosen.runs / "sources" / row.network))
-            if not (source / FACTS).exists():
-                train(dataset, recipe_of(networks[row.network]), source)
+            source = trained_run(row.network, networks, dataset, chosen.runs, sources)
             told(
                 row,
                 conduct(row, source, dataset, chosen.runs / row.name, Conditions(chosen.part, timing=chosen.timing)),
             )
     if not chosen.only and not chosen.smoke:
-        write(rows, chosen.runs)
-
-
-def recipe_of(network: Network) -> Recipe:
-    """Return the recipe that trains it."""
-    return load_recipe(network.recipe).with_settings(network.settings)
-
-
-def train(dataset: Dataset, recipe: Recipe, out: Path) -> None:
-    """Train what is compressed later, printing its epochs; a stopped run goes on."""
-    for event in run(dataset, recipe, out, device="cpu"):
-        if isinstance(event, EpochDone):
-            print(
-                f"{out.name}  epoch {event.row['epoch']:.0f}  val {100 * event.row['val_accuracy']:.2f} %", flush=True
-            )
-        if isinstance(event, Finished):
-            return
+        record(rows, chosen.runs)
 
 
 def conduct(row: Row, source: Path, dataset: Dataset, out: Path, conditions: Conditions) -> list[Trial]:
@@ -175,8 +129,8 @@ def told(row: Row, trials: Sequence[Trial]) -> None:
         print(f"{row.name}: {trial.verdict()}", flush=True)
 
 
-def write(rows: Sequence[Row], runs: Path) -> None:
-    """Write the results file; what other parts of it say stays."""
+def record(rows: Sequence[Row], runs: Path) -> None:
+    """Write the results file."""
     measured, table = {}, {}
     for row in rows:
         trials = [Trial.model_validate(one) for one in json.loads((runs / row.name / "trial.json").read_text("utf-8"))]
@@ -184,21 +138,7 @@ def write(rows: Sequence[Row], runs: Path) -> None:
         speed = trials[-1].speed
         if row.claim is not None and speed is not None and speed.ratio.low and speed.ratio.high:
             measured[row.claim] = Measured(1 / speed.ratio.value, 1 / speed.ratio.high, 1 / speed.ratio.low, speed.n)
-    details = {**others("details"), "compression": table}
-    kept = {
-        name: Measured(old["value"], old["low"], old["high"], old["n"])
-        for name, old in ((old["name"], old) for old in others("claims"))
-        if name in targets(FILE) and name not in measured
-    }
-    path = write_results(FILE, {**kept, **measured}, seeds=[0], conditions={"threads": 1, "batch": 1}, details=details)
-    print(path)
-
-
-def others(key: str) -> Any:
-    """Return what the results file says already; empty where there is none."""
-    file = HERE / "results" / FILE
-    content = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    return content.get(key, {} if key == "details" else [])
+    print(write(measured, {"compression": table}))
 
 
 def facts(trial: Trial) -> dict[str, Any]:

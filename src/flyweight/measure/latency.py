@@ -164,19 +164,30 @@ def compare(first: LatencyResult, second: LatencyResult) -> Difference:
     return Difference(ratio, p, "faster" if ratio < 1 else "slower")
 
 
+Clock = Callable[[Spec], dict[str, Any]]
+
+
 def time_specs(
-    specs: Mapping[str, Spec], plan: Plan, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    specs: Mapping[str, Spec],
+    plan: Plan,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    clock: Clock = time_in_fresh_process,
 ) -> dict[str, dict[str, LatencyResult]]:
     """Return, by candidate and clock, the latencies of all specs.
 
     Every candidate runs in `plan.processes` fresh processes; each round takes the candidates in a new random order,
     so that a machine that warms up, throttles or is disturbed treats all alike.
 
+    Args:
+        clock: Returns what one process measures of a spec.
+
     Raises:
         BundleError: A file cannot be loaded.
     """
     arms = arms_of(specs, plan)
-    runs = run_arms(arms, plan, seed=seed, progress=progress)
+    runs = run_arms(arms, plan, seed=seed, progress=progress, clock=clock)
     found = {
         name: {clock: latency_of(name, clock, spec, runs[name], plan.enough) for clock in spec.clocks}
         for name, spec in arms.items()
@@ -202,11 +213,13 @@ def run_arms(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     problems: dict[str, str] | None = None,
+    clock: Clock = time_in_fresh_process,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return, for every arm, what each of its processes measured by clock.
 
     Args:
         problems: Takes, by name, why an arm failed; it is then not run again, and the others go on.
+        clock: As `time_specs`.
 
     Raises:
         BundleError: A file cannot be loaded, and there is no `problems`.
@@ -215,10 +228,10 @@ def run_arms(
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
     for done, name in enumerate(order):
         if problems is None:
-            runs[name].append(time_in_fresh_process(replace(arms[name], effort=plan.effort))["clocks"])
+            runs[name].append(clock(replace(arms[name], effort=plan.effort))["clocks"])
         elif name not in problems:
             try:
-                runs[name].append(time_in_fresh_process(replace(arms[name], effort=plan.effort))["clocks"])
+                runs[name].append(clock(replace(arms[name], effort=plan.effort))["clocks"])
             except (FlyweightError, FlyweightBug) as error:
                 problems[name] = str(error).splitlines()[0]
         if progress:

@@ -20,14 +20,14 @@ from pydantic import BaseModel, ConfigDict
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
 from flyweight.errors import DataError
-from flyweight.measure.latency import FULL, QUICK, LatencyResult, time_specs
+from flyweight.measure.latency import FULL, QUICK, Clock, LatencyResult, time_specs
 from flyweight.measure.operators import Operator, computed, heavy_in_float, operators
 from flyweight.measure.statistics import holm, mcnemar_exact, ratio_interval, tango
 from flyweight.measure.verify import logits_of, sealed_part
 from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.environment import environment, usable_cores
 from flyweight.runtime.predict import Predictor
-from flyweight.runtime.timing import MODEL, Spec
+from flyweight.runtime.timing import MODEL, Spec, time_in_fresh_process
 
 MARGIN = 0.01  # of the images: what may be lost at most, with 95 % confidence
 ALPHA = 0.05
@@ -394,17 +394,19 @@ def time_all(
     *,
     quick: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    clock: Clock = time_in_fresh_process,
 ) -> dict[str, LatencyResult]:
     """Return the latencies of files that are timed in turn, by the names of the specs; the first is timed twice.
 
     Args:
         images: (N, C, S, S) uint8 that all of them run, one at a time.
+        clock: As `time_specs`.
     """
     with tempfile.TemporaryDirectory(prefix="flyweight-trial-") as folder:
         file = Path(folder) / "images.npy"
         np.save(file, images, allow_pickle=False)
         own = {name: replace(spec, images=str(file)) for name, spec in specs.items()}
-        found = time_specs(own, QUICK if quick else FULL, progress=progress)
+        found = time_specs(own, QUICK if quick else FULL, progress=progress, clock=clock)
     return {name: clocks[MODEL] for name, clocks in found.items()}
 
 

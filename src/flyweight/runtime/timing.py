@@ -93,7 +93,11 @@ def time_in_fresh_process(spec: Spec) -> dict[str, Any]:
 
 def time_here(spec: Spec) -> dict[str, Any]:
     """Return the same, measured in this process."""
-    backend = load_backend(spec.backend, Path(spec.file), spec.threads)
+    return time_backend(load_backend(spec.backend, Path(spec.file), spec.threads), spec)
+
+
+def time_backend(backend: Backend, spec: Spec) -> dict[str, Any]:
+    """Return the same of a loaded backend, whatever the spec names."""
     images = images_of(spec.images, backend.shape)
     blocks = itertools.cycle(blocks_of(images, spec.batch))
     clocks: dict[str, Any] = {}
@@ -240,9 +244,14 @@ def _throughput(run: Run, images: np.ndarray, batch: int, effort: Effort) -> dic
 
 def main(arguments: list[str]) -> None:
     """Time the spec on standard input and print the result."""
-    given = json.load(sys.stdin)
+    print(json.dumps(time_here(read_spec(sys.stdin.read())), allow_nan=False))
+
+
+def read_spec(text: str) -> Spec:
+    """Return the spec that JSON says."""
+    given = json.loads(text)
     efforts = {key: Effort(**given[key]) for key in ("effort", "throughput_effort") if given[key]}
-    print(json.dumps(time_here(Spec(**(given | efforts))), allow_nan=False))
+    return Spec(**(given | efforts))
 
 
 if __name__ == "__main__":
