@@ -60,6 +60,26 @@ def test_without_a_connection_the_error_says_what_to_carry_here(
     assert not list(tmp_path.iterdir())
 
 
+def npm_that_says(folder: Path, registry: str) -> str:
+    folder.mkdir()
+    (folder / "npm").write_text(f"#!/bin/sh\necho {registry}\n")
+    (folder / "npm").chmod(0o755)
+    return str(folder)
+
+
+def test_npm_knows_the_registry_and_a_variable_names_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ort.REGISTRY_VARIABLE, raising=False)
+    monkeypatch.setenv("PATH", npm_that_says(tmp_path / "bin", "http://mirror.example/npm/"))
+    assert ort.registry() == "http://mirror.example/npm"
+    monkeypatch.setenv(ort.REGISTRY_VARIABLE, "http://other.example/")
+    assert ort.registry() == "http://other.example"
+    monkeypatch.delenv(ort.REGISTRY_VARIABLE)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ExportError, match="npm is not installed") as refused:
+        ort.registry()
+    assert "--ort-web" in refused.value.do
+
+
 def test_what_the_registry_gives_is_checked_before_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"{ort.PACKAGE}/-/{ort.PACKAGE}-{ort.VERSION}.tgz"
     (tmp_path / name).parent.mkdir(parents=True)

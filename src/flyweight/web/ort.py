@@ -9,6 +9,8 @@ import base64
 import hashlib
 import io
 import os
+import shutil
+import subprocess
 import tarfile
 import urllib.request
 from dataclasses import dataclass
@@ -28,7 +30,6 @@ SHA256 = {
     WASM: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 LICENCE = "ONNX Runtime Web, Copyright (c) Microsoft Corporation, MIT License"
-REGISTRY = "https://registry.npmjs.org"
 FOLDER_VARIABLE, REGISTRY_VARIABLE = "FLYWEIGHT_ORT_WEB", "npm_config_registry"
 SECONDS = 300
 
@@ -58,15 +59,25 @@ def ort_web(folder: Path | None = None) -> OrtWeb:
     kept = cache_root() / PACKAGE / VERSION
     if all((kept / name).is_file() for name in SHA256):
         return _checked(_from_folder(kept), kept)
-    address = f"{_registry()}/{PACKAGE}/-/{PACKAGE}-{VERSION}.tgz"
+    address = f"{registry()}/{PACKAGE}/-/{PACKAGE}-{VERSION}.tgz"
     files = _from_archive(_fetched(address), Path(address))
     for name, content in files.items():
         write_bytes(kept / name, content)
     return _checked(files, kept)
 
 
-def _registry() -> str:
-    return (os.environ.get(REGISTRY_VARIABLE) or REGISTRY).rstrip("/")
+def registry() -> str:
+    """Return the npm registry: npm_config_registry, else what npm is set up with. Raises ExportError."""
+    named = os.environ.get(REGISTRY_VARIABLE)
+    if not named:
+        npm = shutil.which("npm")
+        if npm is None:
+            raise _not_fetched("the npm registry", "npm is not installed, which knows where that is")
+        asked = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False)
+        named = asked.stdout.strip()
+        if asked.returncode or not named:
+            raise _not_fetched("the npm registry", f"npm config get registry: {asked.stderr.strip()[-200:]}")
+    return named.rstrip("/")
 
 
 def _fetched(address: str) -> bytes:
@@ -110,7 +121,7 @@ def _checked(files: dict[str, bytes], source: Path) -> OrtWeb:
 def _not_fetched(address: str, reason: str) -> ExportError:
     return ExportError(
         f"{PACKAGE} {VERSION} cannot be fetched from {address}: {reason}",
-        do=f"where there is a connection: npm pack {PACKAGE}@{VERSION}; carry the .tgz here and give it with "
+        do=f"where there are a connection and npm: npm pack {PACKAGE}@{VERSION}; carry the .tgz here and give it with "
         f"--ort-web FILE or {FOLDER_VARIABLE}",
         more="docs/serve.md#without-a-connection",
     )
