@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pages import TABLES, bundles
+
 from flyweight.report.study import StudyFacts, markdown
 
 HERE = Path(__file__).resolve().parent
@@ -27,33 +29,12 @@ def main() -> int:
     for results, page in (("tiny_cnn.json", "tiny.md"), ("lightweight_five.json", "compare.md")):
         if (found := HERE / "results" / results).exists():
             failed |= fill(STUDIES.parent / page, "bundles", bundles(json.loads(found.read_text())["details"]))
+    ship = HERE / "results" / "ship.json"
+    details = json.loads(ship.read_text())["details"] if ship.exists() else {}
+    for name, (page, draw) in TABLES.items():
+        if name in details:
+            failed |= fill(STUDIES.parent / page, name, draw(details[name]))
     return failed | fill(README, "claims", table(rows))
-
-
-def bundles(details: dict[str, Any]) -> str:
-    """Return the Markdown table of bundles: means over seeds, and what ships of it."""
-    lines = [
-        "| bundle | variant | mean over seeds | shipped seed | int8 − float | parameters | file | p50, 1 thread |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in details.items():
-        for variant in row.get("shipped", ()):
-            values = [100 * seed[variant]["accuracy"] for seed in row["seeds"]]
-            changes = [seed["int8_minus_fp32"] for seed in row["seeds"] if variant == "int8"]
-            worst = max(changes, key=lambda change: abs(change["value"]), default=None)
-            shown = (
-                ""
-                if worst is None
-                else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * worst[key] for key in ("value", "low", "high")))
-            )
-            cost = row["shipped"][variant]
-            p50 = cost["latency"]["p50"]
-            mean = f"{sum(values) / len(values):.2f} % ({', '.join(f'{value:.2f}' for value in values)})"
-            lines.append(
-                f"| `{name}` | {variant} | {mean} | {100 * cost['accuracy']:.2f} % | {shown} | {cost['params']:,} | "
-                f"{cost['size_bytes']:,} B | {p50['ms']:.4f} ms [{p50['low_ms']:.4f}, {p50['high_ms']:.4f}] |"
-            )
-    return "\n".join(lines)
 
 
 def judge(claim: dict[str, Any]) -> dict[str, str]:

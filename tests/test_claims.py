@@ -16,6 +16,7 @@ CLAIM = {"file": "speed.json", "name": "ratio", "better": "higher", "target": 2.
 @pytest.fixture
 def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script on a folder of its own with one claim, no results and a README."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     spec = importlib.util.spec_from_file_location("check_claims", BENCHMARKS / "check_claims.py")
     assert spec is not None
     assert spec.loader is not None
@@ -77,3 +78,38 @@ def test_a_readme_without_the_place_is_left_alone_and_said(
     assert claims.main() == 1
     assert "<!-- claims -->" in capsys.readouterr().err
     assert claims.README.read_text() == "no place"
+
+
+SHARE = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}
+RANGE = {"value": -0.002, "low": -0.01, "high": 0.004}
+
+
+def test_pages_of_ship_show_every_file_and_every_refusal(claims: ModuleType, tmp_path: Path) -> None:
+    p50, ratio = {"ms": 1.5, "low_ms": 1.4, "high_ms": 1.6}, {"value": 4.0, "low": 3.9, "high": 4.1}
+    eager = {"file": "eager", "backend": "torch-eager", "precision": "fp32", "p50": p50, "eager_ratio": ratio}
+    row = {**eager, "file": "int8", "accuracy": 0.9, "change": RANGE, "size_bytes": 1234, "ships": False}
+    table = {
+        "architecture": "resnet18", "image_size": 32, "params": 1000, "macs": 2e6, "n": 100,
+        "rows": [eager, {**row, "because": ["slower | than before"]}], "refused": {"int8 (C)": "no integer file"},
+    }  # fmt: skip
+    trial = {
+        "before": {"accuracy": 0.91}, "after": {"accuracy": 0.9}, "change": RANGE, "size_ratio": 0.5, "ship": True,
+        "because": ["smaller"], "speed": {"after_ms": 1.0, "before_ms": 2.0, "ratio": {"value": 0.5}},
+    }  # fmt: skip
+    chain = {"network": "resnet18", "steps": ["prune:macs=0.5", "finetune"], "trials": [trial]}
+    threshold = {"share": 0.95, "confidence": 0.6, "answered": SHARE, "accuracy": SHARE}
+    known = {"thresholds": [threshold], "unlike": [{"name": "mnist", "answered": [SHARE]}]}
+    details = {"formats": {"net": table}, "compression": {"half": chain}, "reject": {"net": known}}
+    (tmp_path / "results" / "ship.json").write_text(json.dumps({"claims": [], "conditions": {}, "details": details}))
+    for page, names in (("shipping.md", ("formats", "compression")), ("serve.md", ("reject",))):
+        (tmp_path / page).write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in names))
+    assert claims.main() == 0
+    shipping = (tmp_path / "shipping.md").read_text()
+    assert (
+        "| int8 | torch-eager | 90.00 % | -0.20 [-1.00, +0.40] | 1,234 | 1.5 [1.4, 1.6] | 4.00 [3.90, 4.10]" in shipping
+    )
+    assert "no: slower / than before |" in shipping
+    assert "| int8 (C) | | | | | | | refused: no integer file |" in shipping
+    assert "| resnet18 | `prune:macs=0.5 finetune` | 91.00 %, 90.00 % |" in shipping
+    assert "1 / 2 ms = 0.50 | yes |" in shipping
+    assert "| `net` | 0.600 | 90.0 % | 90.00 % | mnist 90.0 % |" in (tmp_path / "serve.md").read_text()

@@ -46,6 +46,11 @@ COMMANDS = {
     "predict": ("flyweight.cli.predict", "predict", "Classify files, folders or standard input with a bundle."),
     "verify": ("flyweight.cli.verify", "verify", "Recompute a bundle's hashes, golden vectors and accuracy."),
     "measure": ("flyweight.cli.measure", "measure", "Time a bundle on this machine: latency, throughput, memory."),
+    "reject": (
+        "flyweight.cli.reject",
+        "reject",
+        "Say when a bundle gives no answer, and what that refuses.",
+    ),
     "web": ("flyweight.cli.web", "web", "Write a page that runs a bundle in a browser, without a network."),
     "serve": ("flyweight.cli.serve", "serve", "Answer over HTTP: images in, classes out, with the same page in front."),
     "report": ("flyweight.cli.report", "report", "Rebuild the HTML page of a report.json."),

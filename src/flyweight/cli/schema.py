@@ -10,8 +10,8 @@ import typer
 from flyweight.errors import DataError
 
 NAMES = (
-    "audit", "bundle", "device", "error", "measurement", "published", "range", "recipe", "report", "result", "study",
-    "sweep", "trial", "tuning", "verified",
+    "audit", "bundle", "device", "error", "measurement", "published", "range", "recipe", "rejection", "report",
+    "result", "study", "sweep", "trial", "tuning", "verified",
 )  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
     from flyweight.data.audit import Audit
     from flyweight.measure.device import Device
+    from flyweight.measure.reject import Rejection
     from flyweight.measure.result import DeviceResult
     from flyweight.measure.speed import Measurement
     from flyweight.measure.table import Sweep
@@ -55,6 +56,7 @@ def schema_of(name: str) -> dict[str, Any]:
         "device": Device,
         "measurement": Measurement,
         "recipe": Recipe,
+        "rejection": Rejection,
         "result": DeviceResult,
         "verified": Verified,
     }

@@ -246,6 +246,18 @@ def record_device(bundle: Bundle, device: str, measured: Mapping[str, Any], out:
     return _with_manifest(bundle, manifest, out)
 
 
+def with_threshold(bundle: Bundle, threshold: float, measured: Mapping[str, Any], out: Path) -> Bundle:
+    """Write the bundle at `out` with a confidence below which it gives no answer, and what was measured of it.
+
+    Raises:
+        OutputError: `out` cannot be written, or is a folder of something else.
+    """
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    manifest |= {"reject_threshold": threshold}
+    manifest["provenance"]["reject"] = dict(measured)
+    return _with_manifest(bundle, manifest, Path(out))
+
+
 def copy_bundle(bundle: Bundle, out: Path, *, name: str | None = None, default: str | None = None) -> Bundle:
     """Write the bundle at `out` under another name, or with another default variant.
 
@@ -324,6 +336,7 @@ def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
         variants=variants,
         split_rule=manifest["split"],
         provenance=manifest["provenance"],
+        reject_threshold=manifest["reject_threshold"],
     )
     write_json(folder / "bundle.json", manifest)
     write_text(folder / "card.md", card(facts))

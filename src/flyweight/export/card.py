@@ -46,6 +46,7 @@ class CardFacts:
     Attributes:
         preprocess: What `Preprocess.to_json()` gives.
         variants: The model files, the default one first.
+        reject_threshold: Confidence below which there is no answer; None: there always is one.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CardFacts:
     variants: Sequence[VariantFacts]
     split_rule: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    reject_threshold: float | None = None
 
     @property
     def default(self) -> VariantFacts:
@@ -186,13 +188,39 @@ def _origin(facts: CardFacts) -> dict[str, Any]:
         rows["network"] = facts.default.architecture.name
     else:
         rows["network"] = f"{entry.family}, built by {entry.library} ({entry.licence}), {entry.paper}"
-    others = {key: value for key, value in facts.provenance.items() if key not in ("data", "devices")}
+    others = {key: value for key, value in facts.provenance.items() if key not in ("data", "devices", "reject")}
     return {**rows, **others}
+
+
+def _rejects(facts: CardFacts) -> str:
+    if facts.reject_threshold is None:
+        return (
+            f"- It always answers with one of its {len(facts.classes)} classes; `flyweight reject` sets a confidence"
+            " below which it does not."
+        )
+    told = f"- Below a confidence of {facts.reject_threshold:.3f} it gives no answer"
+    measured = facts.provenance.get("reject", {"thresholds": ()})
+    for place, one in enumerate(measured["thresholds"]):
+        if one["confidence"] == facts.reject_threshold:
+            right = f", {_percent(one['accuracy'])} of these rightly" if one["accuracy"] else ""
+            told += f". It answers {_percent(one['answered'])} of {one['answered']['n']:,} images of its classes{right}"
+            told += f" ({measured['part']}). Of other images, which it should not answer, it answers " * bool(
+                measured["unlike"]
+            )
+            told += ", ".join(
+                f"{_percent(other['answered'][place])} of {other['n']:,} of {other['name']}"
+                for other in measured["unlike"]
+            )
+    return f"{told}."
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    return f"{share['value']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
 
 
 def _limits(facts: CardFacts) -> str:
     return (
-        f"- It always answers with one of its {len(facts.classes)} classes; set a reject threshold for other images.\n"
+        f"{_rejects(facts)}\n"
         "- It was tested on images like those it was trained on; other cameras, light or framing need their own test.\n"
         + "\n".join(
             f"- On {one.parity.n} images the {one.name} file and "

@@ -1,0 +1,121 @@
+"""Tables of results as Markdown, for the pages of docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def bundles(details: dict[str, Any]) -> str:
+    """Return the Markdown table of bundles: means over seeds, and what ships of it."""
+    lines = [
+        "| bundle | variant | mean over seeds | shipped seed | int8 − float | parameters | file | p50, 1 thread |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in details.items():
+        for variant in row.get("shipped", ()):
+            values = [100 * seed[variant]["accuracy"] for seed in row["seeds"]]
+            changes = [seed["int8_minus_fp32"] for seed in row["seeds"] if variant == "int8"]
+            worst = max(changes, key=lambda change: abs(change["value"]), default=None)
+            shown = (
+                ""
+                if worst is None
+                else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * worst[key] for key in ("value", "low", "high")))
+            )
+            cost = row["shipped"][variant]
+            p50 = cost["latency"]["p50"]
+            mean = f"{sum(values) / len(values):.2f} % ({', '.join(f'{value:.2f}' for value in values)})"
+            lines.append(
+                f"| `{name}` | {variant} | {mean} | {100 * cost['accuracy']:.2f} % | {shown} | {cost['params']:,} | "
+                f"{cost['size_bytes']:,} B | {p50['ms']:.4f} ms [{p50['low_ms']:.4f}, {p50['high_ms']:.4f}] |"
+            )
+    return "\n".join(lines)
+
+
+def formats(tables: Mapping[str, Any]) -> str:
+    """Return a table a network: every file, what it changes, and whether it ships."""
+    return "\n\n".join(_formats(name, table) for name, table in tables.items())
+
+
+def _formats(name: str, table: Mapping[str, Any]) -> str:
+    lines = [
+        f"**`{name}`**: {table['architecture']} at {table['image_size']} px, {table['params']:,} parameters, "
+        f"{table['macs'] / 1e6:,.1f} M MACs; {table['n']:,} test images",
+        "",
+        "| file | runtime | accuracy | change in points | bytes | p50 in ms | times eager | ships |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in table["rows"]:
+        p50, faster = row["p50"], row["eager_ratio"]
+        change = "" if row.get("change") is None else _points(row["change"])
+        accuracy = "" if "accuracy" not in row else f"{100 * row['accuracy']:.2f} %"
+        size = "" if "size_bytes" not in row else f"{row['size_bytes']:,}"
+        verdict = "" if "ships" not in row else ("yes" if row["ships"] else f"no: {_short(row['because'])}")
+        lines.append(
+            f"| {row['file']} | {row['backend']} | {accuracy} | {change} | {size} | "
+            f"{p50['ms']:.3g} [{p50['low_ms']:.3g}, {p50['high_ms']:.3g}] | "
+            f"{faster['value']:.2f} [{faster['low']:.2f}, {faster['high']:.2f}] | {verdict} |"
+        )
+    lines += [f"| {label} | | | | | | | refused: {_cell(why)} |" for label, why in table["refused"].items()]
+    return "\n".join(lines)
+
+
+def compression(table: Mapping[str, Any]) -> str:
+    """Return what each chain of steps came to."""
+    lines = [
+        "| network | steps | accuracy before, after | change in points | bytes | time | ships |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in table.values():
+        trial = row["trials"][-1]
+        speed = trial["speed"]
+        time = (
+            ""
+            if speed is None
+            else f"{speed['after_ms']:.3g} / {speed['before_ms']:.3g} ms = {speed['ratio']['value']:.2f}"
+        )
+        verdict = "yes" if trial["ship"] else f"no: {_short(trial['because'])}"
+        lines.append(
+            f"| {row['network']} | `{' '.join(row['steps'])}` | {100 * trial['before']['accuracy']:.2f} %, "
+            f"{100 * trial['after']['accuracy']:.2f} % | {_points(trial['change'])} | × {trial['size_ratio']:.2f} | "
+            f"{time} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def reject(table: Mapping[str, Any]) -> str:
+    """Return what is answered of known and of other images at each threshold."""
+    lines = [
+        "| bundle | no answer below | known images answered | of these right | other images answered all the same |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, found in table.items():
+        for place, one in enumerate(found["thresholds"]):
+            others = ", ".join(
+                f"{other['name']} {100 * other['answered'][place]['value']:.1f} %" for other in found["unlike"]
+            )
+            lines.append(
+                f"| `{name}` | {one['confidence']:.3f} | {100 * one['answered']['value']:.1f} % | "
+                f"{100 * one['accuracy']['value']:.2f} % | {others} |"
+            )
+    return "\n".join(lines)
+
+
+def _points(change: Mapping[str, Any]) -> str:
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * change[key] for key in ("value", "low", "high")))
+
+
+def _short(because: Sequence[str]) -> str:
+    return _cell("; ".join(because))
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())
+
+
+# What of ship.json stands where: name of the markers and of the details: (page, how it is drawn).
+TABLES = {
+    "formats": ("shipping.md", formats),
+    "compression": ("shipping.md", compression),
+    "reject": ("serve.md", reject),
+}
