@@ -37,6 +37,7 @@ from flyweight.export.formats import FORMATS
 from flyweight.export.images import real_images
 from flyweight.files import write_json
 from flyweight.measure.latency import LatencyResult
+from flyweight.measure.replace import may_replace
 from flyweight.measure.statistics import ratio_interval
 from flyweight.measure.trial import Answers, answers_of, decided_by, sample_of, speed_of, time_all, trial_of
 from flyweight.models.cost import count
@@ -153,10 +154,7 @@ def row_of(
     """Return one row: the trial against the float ONNX file, and the latency beside eager's."""
     speed = speed_of(times[OWN], times[label], branches=found.branches)
     trial = trial_of(own, found, dataset, part=where, speed=speed, promises=("faster",))
-    because = trial.because
-    ships = trial.ship
-    if found.side.precision == own.side.precision and speed.verdict == "faster" and not speed.disturbed:
-        ships, because = True, (f"it computes the same function, and is faster: ratio {speed.ratio.value:.2f}",)
+    verdict = may_replace(own, found, dataset, where, speed)
     return {
         "file": label,
         "backend": found.side.backend,
@@ -168,8 +166,8 @@ def row_of(
         "operators": found.side.operators,
         "in_float": len(found.side.in_float),
         "ratio_to_float": speed.ratio.model_dump(),
-        "ships": ships,
-        "because": list(because),
+        "ships": verdict.ships,
+        "because": [verdict.because],
         **latency_of(times[label], times[EAGER]),
     }
 

@@ -169,7 +169,7 @@ def convert(
 
 
 def predict(
-    bundle: Bundle | Path | str, sources: Iterable[Path | bytes], *, top_k: int = 5, threads: int = 1
+    bundle: Bundle | Path | str, sources: Iterable[Path | bytes], *, top_k: int = 5, threads: int | None = None
 ) -> Iterator[Prediction]:
     """Yield the classes of images, most likely first, with calibrated confidence (0 to 1).
 

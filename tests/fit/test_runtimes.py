@@ -23,6 +23,7 @@ from flyweight.measure.accuracy import score
 from flyweight.measure.budget import Budget
 from flyweight.measure.latency import LatencyResult
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.memory import Memory
 from flyweight.runtime.predict import Predictor
 from flyweight.runtime.timing import Spec
 
@@ -122,6 +123,29 @@ def test_a_lower_precision_must_be_as_accurate_however_fast_it_is(
     assert way.because in said[-1] if way.ships else "No other way" in said[-1]
 
 
+def test_int8_of_another_tool_is_no_same_function_as_an_int8_pick(
+    pick: Pick, sample: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = replace(pick, winner=replace(pick.winner, bundle=replace(pick.winner.bundle, default="int8")))
+    clock(monkeypatch, {"litert-int8": 0.1 * SLOW})
+    found, _ = chosen(int8, ("litert",), sample, tmp_path)
+    assert by_name(found, "litert-int8").change is not None  # a trial was held
+
+
+def test_the_fastest_that_keeps_the_budget_ships_and_not_only_the_fastest(
+    pick: Pick, sample: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock(monkeypatch, {"openvino-fp32": 0.4 * SLOW, "litert-fp32": 0.5 * SLOW})
+    needs = {"openvino": 90, "litert": 40}
+    monkeypatch.setattr(
+        runtimes, "peak_memory", lambda file, *, threads, backend: Memory(needs[backend] * 10**6, 0, 0, 1)
+    )
+    found, said = chosen(pick, ("openvino", "litert"), sample, tmp_path, budget="memory<50MB")
+    assert "breaks the limit of memory" in said[-2]
+    assert found.winner.bundle.variant().name == "litert-fp32"
+    assert found.winner.values["memory"] == 40e6
+
+
 def test_nothing_is_chosen_on_a_machine_that_others_use(
     pick: Pick, sample: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +162,8 @@ def test_more_threads_are_a_way_of_their_own(
     found, _ = chosen(pick, ("litert",), sample, tmp_path, threads=2)
     assert {(way.variant, way.threads) for way in found.ways} >= {("fp32", 1), ("fp32", 2), ("litert-fp32", 2)}
     assert found.threads == 1
-    assert found.winner.bundle.variant().name == "fp32"
+    shipped = found.winner.bundle.variant()
+    assert (shipped.name, shipped.threads) == ("fp32", 1)
 
 
 def test_a_file_over_the_limit_of_size_is_not_timed(
@@ -158,7 +183,7 @@ def test_what_breaks_a_limit_once_it_is_measured_does_not_ship(
     clock(monkeypatch, {"litert-fp32": 0.5 * SLOW})
     found, said = chosen(pick, ("litert",), sample, tmp_path, budget="memory<1MB")
     assert found.winner is pick.winner
-    assert "breaks a limit of the budget" in said[-1]
+    assert "breaks the limit of memory" in said[-1]
 
 
 def test_a_runtime_that_is_not_installed_is_said(

@@ -74,6 +74,46 @@ def add(
     print(f"next      flyweight fit DATA --budget latency_p90<5ms@{device.name}")
 
 
+@app.command()
+def pick(
+    name: Annotated[str, typer.Argument(help="Name of the device.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle, as the device timed it.")],
+    data: Annotated[str, typer.Option(help="What it was trained on: validation images decide on accuracy.")],
+    out: Annotated[Path, typer.Option(help="Where the bundle goes that runs fastest there.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make the variant and number of threads that a device ran fastest, with no accuracy lost, a bundle's default."""
+    from flyweight.cli.progress import need_train_extra
+
+    need_train_extra()
+    from flyweight.data.sources import load_data
+    from flyweight.export.bundle import run_as
+    from flyweight.measure.elsewhere import timed_variants
+    from flyweight.runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    found = timed_variants(opened, load_device(name), load_data(data, group=opened.split.get("group")))
+    chosen = next((one for one in found[1:] if one.ships), found[0])
+    run_as(opened, chosen.variant, chosen.threads, out)
+    rows = [
+        {
+            "variant": one.variant,
+            "threads": one.threads,
+            "p50_ms": one.latency.p50_ms,
+            "ships": one.ships,
+            "because": one.because,
+        }
+        for one in found
+    ]
+    if as_json:
+        print(json.dumps({"device": name, "variant": chosen.variant, "threads": chosen.threads, "rows": rows}))
+        return
+    for row in rows:
+        mark = "ships" if (row["variant"], row["threads"]) == (chosen.variant, chosen.threads) else "     "
+        print(f"{mark}  {row['variant']:<22} {row['threads']} thread(s)  {row['p50_ms']:8.3g} ms  {row['because']}")
+    print(f"bundle    {out}: {chosen.variant} with {chosen.threads} thread(s) by default, fastest on {name}")
+
+
 def _named(name: str, threads: int, measurements: tuple[dict[str, object], ...], own: dict[str, Any]) -> Device:
     from pydantic import ValidationError
 

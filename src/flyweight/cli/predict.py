@@ -22,7 +22,9 @@ def predict(
         float | None, typer.Option(min=0, max=1, help="Give no answer below this confidence; the bundle's by default.")
     ] = None,
     variant: Annotated[str | None, typer.Option(help="Model file of the bundle; its default without.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the model; what it was measured fastest with, or 1, without.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and image.")] = False,
 ) -> None:
     """Classify images. One that cannot be read is named, the rest are classified, and the exit code is 1."""

@@ -246,6 +246,20 @@ def record_device(bundle: Bundle, device: str, measured: Mapping[str, Any], out:
     return _with_manifest(bundle, manifest, out)
 
 
+def run_as(bundle: Bundle, variant: str, threads: int, out: Path) -> Bundle:
+    """Write the bundle at `out` with another default variant and the number of threads it was measured fastest with.
+
+    Raises:
+        BundleError: It has no such variant.
+        OutputError: `out` cannot be written, or is a folder of something else.
+    """
+    manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
+    name = bundle.variant(variant).name
+    manifest["default"] = name
+    manifest["variants"][name]["threads"] = threads
+    return _with_manifest(bundle, manifest, Path(out))
+
+
 def with_threshold(bundle: Bundle, threshold: float, measured: Mapping[str, Any], out: Path) -> Bundle:
     """Write the bundle at `out` with a confidence below which it gives no answer, and what was measured of it.
 

@@ -8,7 +8,7 @@ validation images too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from flyweight.compress.files.variant import add_untried
 from flyweight.compress.step import Step
 from flyweight.data.dataset import Dataset
 from flyweight.errors import FlyweightError
+from flyweight.export.bundle import run_as
 from flyweight.export.convert import convert
 from flyweight.export.images import RealImages, real_images
 from flyweight.fit.pick import Finalist, Pick, Way
@@ -23,17 +24,8 @@ from flyweight.measure.accuracy import score
 from flyweight.measure.budget import Budget
 from flyweight.measure.device import HOST
 from flyweight.measure.latency import LatencyResult
-from flyweight.measure.trial import (
-    Answers,
-    Speed,
-    Trial,
-    answers_of,
-    decided_by,
-    sample_of,
-    speed_of,
-    time_all,
-    trial_of,
-)
+from flyweight.measure.replace import may_replace
+from flyweight.measure.trial import Answers, Range, answers_of, decided_by, sample_of, speed_of, time_all
 from flyweight.runtime.backends import DEFAULT, installed
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.memory import peak_memory
@@ -48,7 +40,6 @@ SUFFIXES = {DEFAULT: ".onnx", "openvino": ".xml", "litert": ".tflite"}
 FINALISTS = 3  # are timed at length beside the pick's own file
 
 Arm = tuple[str, int]  # variant, threads
-Said = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,9 @@ def choose_runtime(
         threads: At most so many; powers of two up to it, and it, are timed.
     """
     if budget.device != HOST:
-        told = f"The runtime was not chosen by time: the budget is for {budget.device}, which times what its kit holds."
+        told = (
+            f"No runtime was chosen: the budget is for {budget.device} (flyweight device pick, once it has timed this)."
+        )
         yield told
         return replace(pick, why=(*pick.why, told))
     contest = yield from _files(pick.winner.bundle, runtimes, dataset, budget, folder)
@@ -95,14 +88,14 @@ def choose_runtime(
     fastest = sorted((arm for arm in arms if arm != own), key=lambda arm: _p50(quick[arm]))
     close = [own, *(arm for arm in fastest[:FINALISTS] if _p50(quick[arm]) < _p50(quick[own]))]
     long = _timed(contest, close, dataset, quick=False) if len(close) > 1 else {}
-    ways, winner = _judged(contest, close, quick | long, dataset)
+    ways, able = _judged(contest, close, quick | long, dataset)
     shown = (*ways, *(_way(contest, arm, quick[arm], "not among the quickest") for arm in arms if arm not in close))
     changed = replace(pick, threads=threads, ways=(*sorted(shown, key=lambda way: way.p50_ms or 0.0), *contest.refused))
-    if winner is None:
+    if not able:
         told = f"No other way to run it is shown to be faster than {_named(ways[0])} and as accurate."
         yield told
         return replace(changed, why=(*pick.why, told))
-    return (yield from _shipped(changed, winner, contest, long[winner], budget, threads))
+    return (yield from _shipped(changed, able, contest, long, budget, folder))
 
 
 def _files(
@@ -157,32 +150,18 @@ def _timed(contest: Contest, arms: Sequence[Arm], dataset: Dataset, *, quick: bo
 
 def _judged(
     contest: Contest, arms: Sequence[Arm], times: Mapping[Arm, LatencyResult], dataset: Dataset
-) -> tuple[list[Way], Arm | None]:
-    """Return the ways that were timed at length, the pick's own first, and the fastest that may ship."""
+) -> tuple[list[Way], list[Arm]]:
+    """Return the ways that were timed at length, the pick's own first; and those that may ship, the fastest first."""
     own, *others = arms
-    ways, winner = [_way(contest, own, times[own], "the pick's own file", ships=True)], None
+    ways, able = [_way(contest, own, times[own], "the pick's own file", ships=True)], []
     for arm in sorted(others, key=lambda arm: _p50(times[arm])):
         answers = contest.answers[arm[0]]
         speed = speed_of(times[own], times[arm], branches=answers.branches)
-        trial = trial_of(
-            contest.pick, answers, dataset, part="validation part", speed=speed, promises=("faster",)
-        )  # fmt: skip
-        same = answers.side.precision == contest.pick.side.precision
-        ships, because = _as_good_and_faster(speed) if same else (trial.ship, "; ".join(trial.because))
-        ways.append(_way(contest, arm, times[arm], because, ships=ships, trial=trial))
-        if ships and winner is None:
-            winner = arm
-    return ways, winner
-
-
-def _as_good_and_faster(speed: Speed) -> tuple[bool, str]:
-    """Return whether a file that computes the same function in the same precision ships: if it is faster."""
-    times = f"{speed.after_ms:.3g} ms against {speed.before_ms:.3g} ms"
-    if speed.disturbed:
-        return False, f"other programs had the processor while it was timed ({times})"
-    if speed.verdict != "faster":
-        return False, f"it is not measurably faster: {times}"
-    return True, f"it computes the same function, and is faster: {times}"
+        found = may_replace(contest.pick, answers, dataset, "validation part", speed)
+        ways.append(_way(contest, arm, times[arm], found.because, ships=found.ships, change=found.change))
+        if found.ships:
+            able.append(arm)
+    return ways, able
 
 
 def _way(
@@ -192,7 +171,7 @@ def _way(
     because: str,
     *,
     ships: bool = False,
-    trial: Trial | None = None,
+    change: Range | None = None,
 ) -> Way:
     side, quantile = contest.answers[arm[0]].side, latency.quantile(0.5)
     return Way(
@@ -204,7 +183,7 @@ def _way(
         p50_ms=quantile.ms,
         p50_low_ms=quantile.low_ms,
         p50_high_ms=quantile.high_ms,
-        change=(trial.change.value, trial.change.low, trial.change.high) if trial else None,
+        change=(change.value, change.low, change.high) if change else None,
         ships=ships,
         because=because,
     )
@@ -215,11 +194,35 @@ def _refused(runtime: str, precision: str, because: str) -> Way:
 
 
 def _shipped(
-    pick: Pick, winner: Arm, contest: Contest, latency: LatencyResult, budget: Budget, threads: int
+    pick: Pick,
+    able: Sequence[Arm],
+    contest: Contest,
+    times: Mapping[Arm, LatencyResult],
+    budget: Budget,
+    folder: Path,
 ) -> Generator[str, None, Pick]:
-    """Return the pick as that way runs it, unless that breaks a limit of the budget."""
-    answers, before = contest.answers[winner[0]], pick.winner
-    memory = peak_memory(answers.variant.file, threads=winner[1], backend=answers.side.backend)
+    """Return the pick as the fastest of these ways runs it that breaks no limit of the budget."""
+    before, why = pick.winner, pick.why
+    for arm in able:
+        way = next(one for one in pick.ways if (one.variant, one.threads) == arm)
+        finalist = _measured(before, contest.answers[arm[0]], times[arm], arm[1], budget)
+        broken = [check for check in finalist.checks if check.status == "violated"]
+        if broken:
+            told = f"{_named(way)} is faster, and breaks the limit of {broken[0].metric} ({broken[0].shown_value})."
+            yield told
+            why = (*why, told)
+            continue
+        told = f"It runs as {_named(way)}, because {way.because}."
+        yield told
+        shipped = replace(finalist, bundle=run_as(finalist.bundle, arm[0], arm[1], folder / "shipped"))
+        others = (other for other in pick.finalists if other is not before)
+        return replace(pick, winner=shipped, finalists=(shipped, *others), why=(*why, told), threads=arm[1])
+    return replace(pick, why=why)
+
+
+def _measured(before: Finalist, answers: Answers, latency: LatencyResult, threads: int, budget: Budget) -> Finalist:
+    """Return the finalist with what it costs when it runs that way."""
+    memory = peak_memory(answers.variant.file, threads=threads, backend=answers.side.backend)
     values = before.values | {
         "latency_p50": latency.p50_ms,
         "latency_p90": latency.p90_ms,
@@ -228,8 +231,8 @@ def _shipped(
         "memory": float(memory.peak_bytes),
         "memory_increment": float(memory.increment_bytes),
     }
-    finalist = Finalist(
-        outcome=before.outcome,
+    return replace(
+        before,
         bundle=answers.bundle,
         validation=score(answers.logits, answers.labels, answers.bundle.classes, answers.bundle.temperature),
         right=answers.logits.argmax(axis=1) == answers.labels,
@@ -237,15 +240,6 @@ def _shipped(
         latency=latency.as_dict(),
         checks=tuple(budget.check(values, measured_on=budget.device)),
     )
-    way = next(one for one in pick.ways if (one.variant, one.threads) == winner)
-    if not finalist.within:
-        told = f"{_named(way)} is faster and breaks a limit of the budget, so the pick's own file ships."
-        yield told
-        return replace(pick, why=(*pick.why, told))
-    told = f"It runs as {_named(way)}, because {way.because}."
-    yield told
-    others = (other for other in pick.finalists if other is not before)
-    return replace(pick, winner=finalist, finalists=(finalist, *others), why=(*pick.why, told), threads=winner[1])
 
 
 def _named(way: Way) -> str:

@@ -38,6 +38,7 @@ class Variant:
         accuracy: What export measured on the test part, as `measure.accuracy.Accuracy.to_json`, or None.
         source: The variant it was converted from; None for one that was exported from a run.
         beside: Further files that the model file needs.
+        threads: That it was measured fastest with; None where that was not asked.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Variant:
     accuracy: dict[str, Any] | None
     source: str | None = None
     beside: tuple[Path, ...] = ()
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def _variant(folder: Path, name: str, entry: VariantManifest) -> Variant:
         )
     return Variant(
         name, file, entry.format, entry.precision, entry.backend, entry.tolerance, golden, entry.size_bytes,
-        entry.accuracy, entry.source, beside,
+        entry.accuracy, entry.source, beside, entry.threads,
     )  # fmt: skip
 
 

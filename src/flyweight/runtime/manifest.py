@@ -30,6 +30,7 @@ class VariantManifest(BaseModel):
     tolerance: float = Field(ge=0, description="largest accepted |logit - golden logit|")
     golden: RelativePath
     beside: tuple[RelativePath, ...] = Field(default=(), description="further files that the model file needs")
+    threads: int | None = Field(default=None, ge=1, description="that it was measured fastest with")
     source: str | None = Field(default=None, description="the variant it was converted from, whose graph is counted")
     size_bytes: int = Field(gt=0, description="of the model file and those beside it")
     accuracy: dict[str, Any] | None = None

@@ -53,7 +53,7 @@ class Predictor:
     Args:
         bundle: An opened bundle, or its path.
         variant: Name of the variant; the default one without.
-        threads: Of the backend.
+        threads: Of the backend; those that the variant was measured fastest with, or one, without.
         backend: Another backend than the one the variant names.
         reject_threshold: Another threshold than the bundle's.
 
@@ -66,13 +66,15 @@ class Predictor:
         bundle: Bundle | Path | str,
         *,
         variant: str | None = None,
-        threads: int = 1,
+        threads: int | None = None,
         backend: str | None = None,
         reject_threshold: float | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
         self.variant = self.bundle.variant(variant)
-        self.backend = load_backend(backend or self.variant.backend, self.variant.file, threads)
+        self.backend = load_backend(
+            backend or self.variant.backend, self.variant.file, threads or self.variant.threads or 1
+        )
         self._check_shapes()
         self.threshold = self.bundle.reject_threshold if reject_threshold is None else reject_threshold
 
