@@ -91,14 +91,16 @@ def reject(table: Mapping[str, Any]) -> str:
     ]
     for name, found in table.items():
         for place, one in enumerate(found["thresholds"]):
-            others = ", ".join(
-                f"{other['name']} {100 * other['answered'][place]['value']:.1f} %" for other in found["unlike"]
-            )
+            others = ", ".join(f"{other['name']} {_percent(other['answered'][place])}" for other in found["unlike"])
             lines.append(
-                f"| `{name}` | {one['confidence']:.3f} | {100 * one['answered']['value']:.1f} % | "
-                f"{100 * one['accuracy']['value']:.2f} % | {others} |"
+                f"| `{name}` | {one['confidence']:.4f} | {_percent(one['answered'])} | {_percent(one['accuracy'])} | "
+                f"{others} |"
             )
     return "\n".join(lines)
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * share[key] for key in ("value", "low", "high")))
 
 
 def _points(change: Mapping[str, Any]) -> str:

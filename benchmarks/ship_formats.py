@@ -42,6 +42,7 @@ from flyweight.measure.statistics import ratio_interval
 from flyweight.measure.trial import Answers, answers_of, decided_by, sample_of, speed_of, time_all, trial_of
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.environment import environment
 from flyweight.runtime.timing import Spec
 from flyweight.train.trained import Trained
 
@@ -112,6 +113,7 @@ def table_of(name: str, source: Path, dataset: Dataset, folder: Path, *, quick: 
         "decided_by": where,
         "n": len(own.readable),
         "refused": refused,
+        "conditions": environment(),
         "rows": [
             {"file": EAGER, "backend": eager.NAME, "precision": "fp32", **latency_of(times[EAGER], times[EAGER])},
             {**base, "change": None, "ships": True, "because": ["what the others would replace"]},

@@ -57,9 +57,9 @@ NETWORKS = {
     "efficientnetv2_s": Network("compare", (*SMALL, "model.name=efficientnetv2_s", "model.args.min_map=1", "epochs=4")),
     "tiny_sep": Network("tiny-cifar10", (), given="bundles/tiny-cifar10/training"),
     "mobilenetv3_small_224": Network(
-        "compare", (*LARGE, "model.name=mobilenetv3_small_100", "optim.lr=0.005"), "mobilenetv3_small", 5000, 2000
+        "compare", (*LARGE, "model.name=mobilenetv3_small_100", "optim.lr=0.005"), "mobilenetv3_small", 5000, 4000
     ),
-    "resnet18_224": Network("compare", (*LARGE, "model.name=resnet18", "optim.lr=0.005"), "resnet18", 2000, 1000),
+    "resnet18_224": Network("compare", (*LARGE, "model.name=resnet18", "optim.lr=0.005"), "resnet18", 2000, 4000),
 }  # fmt: skip
 
 
@@ -109,7 +109,10 @@ def train(dataset: Dataset, recipe: Recipe, out: Path, initial: Trained | None =
 
 
 def write(measured: Mapping[str, Measured], details: Mapping[str, Any]) -> Path:
-    """Write the results file; what it says already of other claims and other details stays."""
+    """Write the results file; what it says already of other claims and other details stays.
+
+    The conditions of the file are those of the last to write; every part of the details has its own.
+    """
     kept = {
         old["name"]: Measured(old["value"], old["low"], old["high"], old["n"])
         for old in _known("claims", [])

@@ -20,8 +20,9 @@ from ship_networks import write
 
 from flyweight.data.sources import load_data
 from flyweight.data.split import open_test
-from flyweight.measure.reject import SHARES, rejection
+from flyweight.measure.reject import pictures, rejection
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.environment import environment
 
 FOLDERS = {
     "mnist": "mnist:{}/MNIST",
@@ -44,13 +45,13 @@ def main() -> None:
     chosen = options.parse_args()
     if not os.environ.get("FLYWEIGHT_DATA"):
         sys.exit("FLYWEIGHT_DATA names no folder with the data sets")
-    data = {name: load_data(text.format(os.environ["FLYWEIGHT_DATA"])) for name, text in FOLDERS.items()}
+    sources = {name: text.format(os.environ["FLYWEIGHT_DATA"]) for name, text in FOLDERS.items()}
     table: dict[str, Any] = {}
     for name, (known, others) in BUNDLES.items():
         bundle = Bundle.open(HERE.parent / "bundles" / name)
         open_test(chosen.runs / "reject" / name / "test-openings.jsonl", why=f"benchmarks/ship_reject.py: {name}")
-        found = rejection(bundle, data[known], [data[other] for other in others], shares=SHARES, part="test")
-        table[name] = found.model_dump(mode="json")
+        found = rejection(bundle, load_data(sources[known]), [pictures(sources[one]) for one in others], part="test")
+        table[name] = {**found.model_dump(mode="json"), "conditions": environment()}
         for one in found.thresholds:
             print(f"{name}  below {one.confidence:.3f}  answered {one.answered.value:.3f}")
         for other in found.unlike:

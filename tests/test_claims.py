@@ -112,4 +112,7 @@ def test_pages_of_ship_show_every_file_and_every_refusal(claims: ModuleType, tmp
     assert "| int8 (C) | | | | | | | refused: no integer file |" in shipping
     assert "| resnet18 | `prune:macs=0.5 finetune` | 91.00 %, 90.00 % |" in shipping
     assert "1 / 2 ms = 0.50 | yes |" in shipping
-    assert "| `net` | 0.600 | 90.0 % | 90.00 % | mnist 90.0 % |" in (tmp_path / "serve.md").read_text()
+    assert (
+        "| `net` | 0.6000 | 90.0 % [80.0, 95.0] | 90.0 % [80.0, 95.0] | mnist 90.0 % [80.0, 95.0] |"
+        in (tmp_path / "serve.md").read_text()
+    )

@@ -14,7 +14,7 @@ from flyweight.cli import run
 from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
 from flyweight.errors import DataError
-from flyweight.measure.reject import auroc, rejection
+from flyweight.measure.reject import auroc, pictures, rejection
 from flyweight.runtime.bundle import Bundle
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "tiny-fashion-mnist"
@@ -50,12 +50,23 @@ def test_a_threshold_answers_the_share_of_validation_images_it_was_chosen_for(sa
 
 
 def test_images_of_nothing_are_refused_more_often_than_clothes(sample: Dataset, noise: Path) -> None:
-    found = rejection(Bundle.open(BUNDLE), sample, [load_data(noise)], shares=(0.9,), part="test")
+    found = rejection(Bundle.open(BUNDLE), sample, [pictures(str(noise))], shares=(0.9,), part="test")
     (other,) = found.unlike
     assert found.part == "official test part"
     assert other.n == 120
     assert other.answered[0].value < found.at(0.9).answered.value
     assert 0.5 < other.auroc <= 1
+
+
+def test_pictures_of_other_things_need_no_classes_and_equal_names_stay_two(sample: Dataset, noise: Path) -> None:
+    flat = [pictures(str(noise / "noise")), pictures(str(noise / "noise"))]
+    found = rejection(Bundle.open(BUNDLE), sample, flat, shares=(0.9,))
+    assert [(other.name, other.n) for other in found.unlike] == [("noise", 60), ("noise", 60)]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        pictures(str(tmp_path))
 
 
 def test_auroc_counts_pairs_and_halves_ties() -> None:
@@ -67,7 +78,7 @@ def test_auroc_counts_pairs_and_halves_ties() -> None:
 
 def test_a_data_set_with_a_class_of_the_bundle_is_not_unlike_it(sample: Dataset) -> None:
     with pytest.raises(DataError, match="which the bundle 'tiny-fashion-mnist' knows"):
-        rejection(Bundle.open(BUNDLE), sample, [sample])
+        rejection(Bundle.open(BUNDLE), sample, [pictures("sample")])
 
 
 def test_the_command_writes_a_bundle_that_refuses_and_whose_card_says_what(

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from benchmarks.api_load import told, waves
+from benchmarks.api_load import ALLOWED, told, waves
 from tests.serve.client import running
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ def test_under_load_memory_stays_within_512_mb_and_no_answer_is_an_accident() ->
         load = asyncio.run(waves(server.port, server.peak_bytes, 2, seed=9))
     print(told(load))
     assert load.wrong == []
-    assert {200, 413, 422, 503} & set(load.statuses)
+    assert set(load.statuses) <= ALLOWED
     assert set(load.lost) <= {"cut off"}, "everyone else has an answer"
     assert load.statuses[200] > 0
     assert load.peak_bytes <= 512e6

@@ -29,7 +29,7 @@ def reject(
     from flyweight.data.sources import load_data
     from flyweight.data.split import open_test
     from flyweight.export.bundle import with_threshold
-    from flyweight.measure.reject import SHARES, rejection
+    from flyweight.measure.reject import SHARES, pictures, rejection
     from flyweight.runtime.bundle import Bundle
 
     if not 0 < keep < 1:
@@ -44,7 +44,7 @@ def reject(
     found = rejection(
         opened,
         dataset,
-        [load_data(one) for one in unlike or ()],
+        [pictures(one) for one in unlike or ()],
         shares=tuple(sorted({keep, *SHARES}, reverse=True)),
         part="test" if part == "test" else "val",
         variant=variant,

@@ -204,13 +204,12 @@ def _rejects(facts: CardFacts) -> str:
         if one["confidence"] == facts.reject_threshold:
             right = f", {_percent(one['accuracy'])} of these rightly" if one["accuracy"] else ""
             told += f". It answers {_percent(one['answered'])} of {one['answered']['n']:,} images of its classes{right}"
-            told += f" ({measured['part']}). Of other images, which it should not answer, it answers " * bool(
-                measured["unlike"]
-            )
-            told += ", ".join(
+            told += f" ({measured['part']}, the {measured['variant']} file)"
+            others = [
                 f"{_percent(other['answered'][place])} of {other['n']:,} of {other['name']}"
                 for other in measured["unlike"]
-            )
+            ]
+            told += f". Of other images, which it should not answer, it answers {', '.join(others)}" if others else ""
     return f"{told}."
 
 

@@ -9,17 +9,21 @@ Hendrycks and Gimpel 2017 (arXiv:1610.02136), the largest softmax probability.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from flyweight.data.dataset import Dataset
+from flyweight.data.dataset import Dataset, ImageArray, ImageFiles
+from flyweight.data.sources import load_data
+from flyweight.data.sources.folder import images_below
 from flyweight.errors import DataError
 from flyweight.measure.statistics import midranks, wilson
 from flyweight.measure.trial import decided_by
-from flyweight.measure.verify import logits_of
+from flyweight.measure.verify import image_logits, logits_of
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.calibration import softmax
 from flyweight.runtime.environment import usable_cores
@@ -40,6 +44,39 @@ class Share(_Row):
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of other things, labelled or not.
+
+    Attributes:
+        classes: Their names, where they have any.
+    """
+
+    name: str
+    images: ImageFiles | ImageArray
+    indices: NDArray[np.int64]
+    classes: tuple[str, ...] = ()
+
+
+def pictures(source: str) -> Pictures:
+    """Return up to 10,000 images of a data set (of its test part, if it has one), or of a folder of any layout.
+
+    Raises:
+        DataError: There are none.
+    """
+    folder = Path(source).expanduser()
+    try:
+        dataset = load_data(source)
+    except DataError:
+        files = tuple(sorted(images_below(folder), key=str)) if folder.is_dir() else ()
+        if not files:
+            raise
+        return Pictures(folder.name, ImageFiles(folder, files), _some(np.arange(len(files))))
+    test = np.flatnonzero(dataset.parts == "test") if dataset.parts is not None else np.empty(0, np.int64)
+    found = test if len(test) else np.arange(len(dataset.labels))
+    return Pictures(dataset.name, dataset.images, _some(found), dataset.classes)
 
 
 class Unlike(_Row):
@@ -94,7 +131,7 @@ class Rejection(_Row):
 def rejection(
     bundle: Bundle,
     dataset: Dataset,
-    unlike: Sequence[Dataset] = (),
+    unlike: Sequence[Pictures] = (),
     *,
     shares: Sequence[float] = SHARES,
     part: Literal["val", "test"] = "val",
@@ -104,8 +141,7 @@ def rejection(
 
     Args:
         dataset: What the bundle was trained on.
-        unlike: Data sets whose images belong to none of its classes; up to 10,000 of each, of the test part if there is
-            one.
+        unlike: Images that belong to none of its classes.
         shares: Of the validation images that are to be answered, one threshold each.
         part: Where the cost is counted; test is the sealed part, which the caller logs as opened.
 
@@ -127,7 +163,7 @@ def rejection(
     if part == "test":
         where, counted_on = decided_by(bundle, dataset, "test")
         val, right = _answers(predictor, dataset, counted_on)
-    others = {other.name: _answers(predictor, other, _some(other))[0] for other in unlike}
+    others = [(other.name, _confidence(predictor, other)) for other in unlike]
     return Rejection(
         name=bundle.name,
         variant=predictor.variant.name,
@@ -149,7 +185,7 @@ def rejection(
                 auroc=auroc(val, found),
                 answered=tuple(_share(found >= confidence) for confidence in confidences.values()),
             )
-            for name, found in others.items()
+            for name, found in others
         ),
     )
 
@@ -175,9 +211,14 @@ def _answers(
     return np.asarray(probs.max(axis=1), np.float64), right
 
 
-def _some(dataset: Dataset) -> NDArray[np.int64]:
-    test = np.flatnonzero(dataset.parts == "test") if dataset.parts is not None else np.empty(0, np.int64)
-    found = test if len(test) else np.arange(len(dataset.labels))
+def _confidence(predictor: Predictor, other: Pictures) -> NDArray[np.float64]:
+    logits, readable, _ = image_logits(predictor, other.images, other.indices)
+    if not len(readable):
+        raise DataError(f"none of the {len(other.indices)} images of {other.name!r} can be read", do="name others")
+    return np.asarray(softmax(logits, predictor.bundle.temperature).max(axis=1), np.float64)
+
+
+def _some(found: NDArray[np.int64]) -> NDArray[np.int64]:
     return found[np.linspace(0, len(found) - 1, min(MOST, len(found))).astype(np.int64)]
 
 

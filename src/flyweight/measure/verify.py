@@ -18,7 +18,7 @@ from flyweight.runtime.golden import compare
 from flyweight.runtime.predict import BATCH, Predictor
 
 if TYPE_CHECKING:
-    from flyweight.data.dataset import Dataset
+    from flyweight.data.dataset import Dataset, ImageArray, ImageFiles
 
 CARD_TOLERANCE = 5e-4  # of a recorded accuracy: another CPU may turn a handful of ties
 
@@ -202,10 +202,17 @@ def logits_of(
     predictor: Predictor, dataset: Dataset, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, str], ...]]:
     """Return logits (M, K) of the readable images, their indices (M,), and the unreadable ones with the reason."""
+    return image_logits(predictor, dataset.images, indices)
+
+
+def image_logits(
+    predictor: Predictor, images: ImageFiles | ImageArray, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, str], ...]]:
+    """Return the same of images without labels."""
 
     def pixels(i: int) -> np.ndarray | DataError:
         try:
-            return predictor.load(dataset.images.read(i), dataset.images.key(i))
+            return predictor.load(images.read(i), images.key(i))
         except DataError as error:
             return error
 
@@ -216,9 +223,7 @@ def logits_of(
             loaded = list(zip(chunk, pool.map(pixels, chunk), strict=True))
             good = [(i, item) for i, item in loaded if isinstance(item, np.ndarray)]
             unreadable += [
-                {"image": dataset.images.key(i), "reason": item.what}
-                for i, item in loaded
-                if isinstance(item, DataError)
+                {"image": images.key(i), "reason": item.what} for i, item in loaded if isinstance(item, DataError)
             ]
             readable += [i for i, _ in good]
             if good:
