@@ -16,13 +16,15 @@ from flyweight.compress.files.palette import cluster, packed
 from flyweight.compress.files.variant import Conditions, checked, make_file, try_file
 from flyweight.compress.step import parse_step
 from flyweight.data.dataset import Dataset
-from flyweight.errors import CompressError
+from flyweight.errors import CompressError, ExportError
+from flyweight.export.bundle import NewVariant, add_file
 from flyweight.export.onnx import export_untrained
-from flyweight.measure.operators import computed, heavy_in_float, operators
+from flyweight.measure.trial import run_trial
 from flyweight.measure.verify import verify
 from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.operators import computed, heavy_in_float, left_in_float, operators
 
 STEPS = {"int8": "int8:images=64,keep=none", "fp16": "fp16", "palette": "palette:least=128"}
 QUIET = Conditions(timing="none", margin=0.2)
@@ -81,6 +83,34 @@ def test_layers_that_are_kept_stay_in_float_and_are_listed(bundle: Bundle, few: 
     found = operators(tmp_path / "kept.onnx", "onnxruntime")
     assert 1 <= len(heavy_in_float(found)) <= 2
     assert computed(found)["int8"] > 4
+    assert left_in_float(found, made.kept_weights) == ()
+    assert len(left_in_float(found)) == 1  # the first; the last gives the logits
+
+
+def test_another_layer_in_float_than_those_that_were_kept_is_refused(bundle: Bundle, few: Dataset) -> None:
+    kept = make_file(parse_step("int8:images=64,keep=first"), bundle, few)
+    checked(kept, FileContext(few, bundle, bundle.variant()))
+    with pytest.raises(ExportError, match=r"computes 1 of \d+ layers of the int8 file in float that were to be int8"):
+        checked(replace(kept, kept_weights=("another",)), FileContext(few, bundle, bundle.variant()))
+
+
+def labelled_int8(bundle: Bundle, few: Dataset, folder: Path) -> Bundle:
+    """Return the bundle with its float file once more, which says of itself that it is int8."""
+    file = folder / "model-int8.onnx"
+    file.write_bytes(bundle.variant().file.read_bytes())
+    golden = bundle.golden(bundle.variant())[1]
+    parity = checked(make_file(parse_step("fp16"), bundle, few), FileContext(few, bundle, bundle.variant()))
+    return add_file(
+        bundle, folder / "b", NewVariant("int8", (file,), "onnx", "int8", "onnxruntime", "fp32", golden, parity, {})
+    )
+
+
+def test_a_float_file_that_says_it_is_int8_does_not_ship(bundle: Bundle, few: Dataset, tmp_path: Path) -> None:
+    liar = labelled_int8(bundle, few, tmp_path)
+    found = run_trial((liar, "fp32"), (liar, "int8"), few, promises=(), margin=0.3, timing="none")
+    assert found.after.operators["int8"] == 1  # the cast of the image
+    assert not found.ship
+    assert f"multiplies in float in all {found.after.layers} layers" in found.verdict()
 
 
 def test_a_float_file_is_computed_in_float_throughout(bundle: Bundle) -> None:

@@ -21,12 +21,12 @@ from flyweight.export.formats import FORMATS, Original
 from flyweight.export.formats.format import need
 from flyweight.export.images import RealImages, real_images
 from flyweight.export.parity import SAME_CLASS
-from flyweight.measure.operators import heavy_in_float, operators
 from flyweight.measure.verify import verify_bundle
 from flyweight.runtime.backends import ENGINES
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.environment import cpu_name
 from flyweight.runtime.hashes import write_sums
+from flyweight.runtime.operators import heavy_in_float, operators
 from flyweight.runtime.predict import Predictor
 
 BUNDLES = Path(__file__).parents[2] / "bundles"

@@ -72,12 +72,12 @@ def trial(lost: int = 0, gained: int = 0, n: int = 600, sizes: tuple[int, int] =
     wrong = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
     second[:lost] = wrong[:lost]
     first[lost : lost + gained] = wrong[lost : lost + gained]
-    operators = changes.pop("operators", {"int8": 9})
+    after = {"operators": {"int8": 9}, "layers": 8, **changes.pop("after", {})}
     sides = [
         Side(name="b fp32", precision="fp32", backend="onnxruntime", size_bytes=sizes[0], accuracy=1.0),
         Side(
             name="b int8", precision="int8", backend="onnxruntime", size_bytes=sizes[1], accuracy=1.0,
-            operators=operators,
+            **after,
         ),
     ]  # fmt: skip
     how: dict[str, Any] = {"margin": 0.01, "speed": speed(), **changes}
@@ -104,13 +104,31 @@ def test_what_is_no_worse_smaller_and_faster_ships() -> None:
         ({"speed": speed("no difference")}, "not measurably faster"),
         ({"speed": None}, "nothing was timed"),
         ({"speed": speed(disturbed=True)}, "time it on a quiet machine"),
-        ({"operators": {"fp32": 9}}, "computes none of its operators in integers"),
+        # The cast of the bytes that every file takes counts as int8, and tells nothing of the layers.
+        (
+            {"after": {"operators": {"fp32": 26, "int8": 1}, "layers": 2, "in_float": ("Conv(a)", "Gemm(b)")}},
+            "onnxruntime multiplies in float in all 2 layers of the int8 file",
+        ),
+        (
+            {"after": {"in_float": ("Conv(a)", "Gemm(b)"), "unmeant": ("Conv(a)",)}},
+            "multiplies in float in 1 of 8 layers that were to be int8: Conv(a)",
+        ),
     ],
 )
 def test_it_does_not_ship_because(changes: dict[str, Any], why: str) -> None:
     found = trial(**changes)
     assert not found.ship
     assert why in found.verdict()
+
+
+def test_layers_that_were_meant_to_stay_in_float_are_no_reason_against() -> None:
+    assert trial(after={"in_float": ("Conv(a)", "Gemm(b)")}).ship
+
+
+def test_the_verdict_says_where_nobody_knows_what_an_int8_file_computes_in() -> None:
+    found = trial(after={"operators": {}, "layers": None})
+    assert found.ship
+    assert "in what type onnxruntime computes is not known" in found.verdict()
 
 
 def test_what_promised_only_to_be_smaller_may_be_as_fast_as_before_but_not_slower() -> None:

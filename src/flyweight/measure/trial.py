@@ -21,11 +21,11 @@ from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
 from flyweight.errors import DataError
 from flyweight.measure.latency import FULL, QUICK, Clock, LatencyResult, time_specs
-from flyweight.measure.operators import Operator, computed, heavy_in_float, operators
 from flyweight.measure.statistics import holm, mcnemar_exact, ratio_interval, tango
 from flyweight.measure.verify import logits_of, sealed_part
 from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.environment import environment, usable_cores
+from flyweight.runtime.operators import Operator, computed, heavy_in_float, left_in_float, operators
 from flyweight.runtime.predict import Predictor
 from flyweight.runtime.timing import MODEL, Spec, time_in_fresh_process
 
@@ -56,7 +56,9 @@ class Side(_Row):
     Attributes:
         accuracy: Share of the images whose first class is right.
         operators: How many operators the runtime computes in each type; empty where it does not say.
+        layers: How many of them multiply weights; null where neither the runtime nor the file's record says.
         in_float: Of an int8 file: what multiplies weights in float all the same, by kind and name.
+        unmeant: Those of `in_float` that nobody meant to stay in float, and that do not give the logits.
     """
 
     name: str
@@ -65,7 +67,9 @@ class Side(_Row):
     size_bytes: int
     accuracy: float
     operators: dict[str, int] = {}
+    layers: int | None = None
     in_float: tuple[str, ...] = ()
+    unmeant: tuple[str, ...] = ()
 
 
 class ClassChange(_Row):
@@ -240,7 +244,7 @@ def answers_of(bundle: Bundle, variant: str | None, dataset: Dataset, indices: N
         size_bytes=chosen.size_bytes,
         accuracy=float((logits.argmax(axis=1) == labels).mean()),
         operators=computed(runs),
-        in_float=_in_float(bundle, chosen, runs),
+        **_multiplied(bundle, chosen, runs),
     )
     return Answers(bundle, chosen, side, logits, labels, readable, any(one.op == "If" for one in runs))
 
@@ -335,6 +339,7 @@ def _decide(
     assert change.low is not None
     assert change.high is not None
     points = f"{100 * change.value:+.2f} points [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
+    unknown: list[str] = []  # is said whatever the verdict
     against, favour = [], [f"the accuracy changes by {points}, and at most {100 * margin:g} points may be lost"]
     if change.low <= -margin:
         kind = "is worse" if change.high < -margin else "may be worse"
@@ -346,10 +351,25 @@ def _decide(
         (against if size_ratio >= 1.0 else favour).append(
             f"its file has {after.size_bytes:,} bytes, {size_ratio:.2f} of the {before.size_bytes:,} before"
         )
-    if after.precision == "int8" and after.operators and "int8" not in after.operators:
-        against.append(f"{after.backend} computes none of its operators in integers")
+    _weigh_integers(after, against, unknown)
     _weigh_speed(speed, promises, against, favour)
-    return (not against, tuple(against or favour))
+    return (not against, tuple((against or favour) + unknown))
+
+
+def _weigh_integers(after: Side, against: list[str], unknown: list[str]) -> None:
+    """Judge an int8 file by what multiplies weights: every file takes bytes, so any computes something in integers."""
+    if after.precision != "int8":
+        return
+    if after.layers is None:
+        unknown.append(f"in what type {after.backend} computes is not known: neither it nor the file's record says")
+    elif after.layers and len(after.in_float) >= after.layers:
+        against.append(f"{after.backend} multiplies in float in all {after.layers} layers of the int8 file")
+    elif after.unmeant:
+        against.append(
+            f"{after.backend} multiplies in float in {len(after.unmeant)} of {after.layers} layers that were to be "
+            "int8: "
+            f"{', '.join(after.unmeant[:3])}{' …' if len(after.unmeant) > 3 else ''}"
+        )
 
 
 def _weigh_speed(speed: Speed | None, promises: Sequence[Promise], against: list[str], favour: list[str]) -> None:
@@ -437,12 +457,22 @@ def speed_of(before: LatencyResult, after: LatencyResult, *, branches: bool = Fa
     )
 
 
-def _in_float(bundle: Bundle, chosen: Variant, runs: tuple[Operator, ...]) -> tuple[str, ...]:
-    """Return what an int8 file multiplies in float: as the runtime says, or where it does not, as was noted of it."""
+def _multiplied(bundle: Bundle, chosen: Variant, runs: tuple[Operator, ...]) -> dict[str, Any]:
+    """Return `layers`, `in_float` and `unmeant` of a file: as the runtime says, or where it does not, as was noted."""
+    exported = bundle.provenance
+    own = exported.get("variants", {}).get(chosen.name, {})
+    noted = tuple(own.get("in_float", ()))
+    layers = (sum(one.heavy for one in runs) if runs else own.get("layers")) or None
     if chosen.precision != "int8":
-        return ()
-    noted = bundle.provenance.get("variants", {}).get(chosen.name, {}).get("in_float", ())
-    return heavy_in_float(runs) if runs else tuple(noted)
+        return {"layers": layers}
+    if not runs:
+        return {"layers": layers, "in_float": noted}
+    unmeant = left_in_float(runs, meant=noted)
+    # A file that training quantized names its layers by the path of their module: they can be counted alone.
+    surgery = (own if "architecture" in own else {} if own else exported).get("architecture", {}).get("surgery", ())
+    if len(unmeant) <= sum(len(step.get("keep_float", ())) for step in surgery):
+        unmeant = ()
+    return {"layers": layers, "in_float": heavy_in_float(runs), "unmeant": unmeant}
 
 
 def decided_by(bundle: Bundle, dataset: Dataset, part: str) -> tuple[str, NDArray[np.int64]]:

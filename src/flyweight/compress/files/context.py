@@ -76,7 +76,8 @@ class Made:
         content: An ONNX file.
         precision: Of its weights: int8, fp16, palette8, …
         promises: What it is meant to be besides not worse.
-        kept: Layers that were meant to stay in float.
+        kept: Layers that were meant to stay in float, by their names in the source.
+        kept_weights: The same by the tensors of their weights in this file, whose nodes have no names.
         facts: What was decided on the way, for the record; JSON values.
         said: The same for people.
     """
@@ -86,6 +87,7 @@ class Made:
     precision: str
     promises: tuple[Promise, ...] = BOTH
     kept: tuple[str, ...] = ()
+    kept_weights: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     said: tuple[str, ...] = ()
 

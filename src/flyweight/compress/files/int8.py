@@ -86,6 +86,7 @@ def int8(context: FileContext, options: Int8) -> Made:
         content=content,
         precision="int8",
         kept=tuple(kept),
+        kept_weights=kept_weights(model, kept, content),
         facts={"calibration": options.calibration, "images": len(images), "kept": list(kept), "tried": tried},
         said=(told, f"kept in float: {left}"),
     )
@@ -175,6 +176,18 @@ def heavy_nodes(model: onnx.ModelProto) -> list[str]:
     """Return the names of the nodes that multiply weights, in the order in which they run."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [n.name for n in model.graph.node if n.op_type in _HEAVY and set(n.input[1:2]) & constants]
+
+
+def kept_weights(model: onnx.ModelProto, kept: Sequence[str], content: bytes) -> tuple[str, ...]:
+    """Return the names that the weights of these nodes have in the int8 file, by their values: there names are short."""
+    chosen = {node.input[1] for node in model.graph.node if node.name in set(kept)}
+    values = {_values(tensor) for tensor in model.graph.initializer if tensor.name in chosen}
+    made = onnx.load_model_from_string(content)
+    return tuple(tensor.name for tensor in made.graph.initializer if _values(tensor) in values)
+
+
+def _values(tensor: onnx.TensorProto) -> tuple[int, tuple[int, ...], bytes]:
+    return tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes()
 
 
 def named(model: onnx.ModelProto, text: str) -> list[str]:

@@ -15,9 +15,9 @@ from flyweight.data.dataset import Dataset
 from flyweight.errors import CompressError, ExportError
 from flyweight.export.bundle import NewVariant, add_file
 from flyweight.export.parity import Parity, compare, compare_levels
-from flyweight.measure.operators import Operator, heavy_in_float, operators
 from flyweight.measure.trial import MARGIN, Trial, run_trial
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.operators import Operator, heavy_in_float, left_in_float, operators
 
 PARITY_IMAGES = 1000
 
@@ -176,12 +176,12 @@ def _computed(made: Made) -> tuple[Operator, ...]:
 
 
 def _refuse_float(made: Made) -> None:
-    found = heavy_in_float(_computed(made))
-    # The layer that gives the logits may stay in float: what it gives is no level of anything.
-    if len(found) > len(made.kept) + 1:
+    found = _computed(made)
+    unmeant, layers = left_in_float(found, made.kept_weights), sum(one.heavy for one in found)
+    if unmeant or len(heavy_in_float(found)) == layers:
         raise ExportError(
-            f"onnxruntime computes {len(found)} layers of the int8 file in float ({', '.join(found[:3])}); "
-            f"{len(made.kept)} were to stay so",
+            f"onnxruntime computes {len(unmeant) or layers} of {layers} layers of the int8 file in float that were to "
+            f"be int8 ({', '.join((unmeant or heavy_in_float(found))[:3])}); {len(made.kept)} were to stay so",
             do="ship the float file, or name these layers in keep",
         )
 
