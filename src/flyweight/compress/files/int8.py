@@ -179,7 +179,7 @@ def heavy_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def kept_weights(model: onnx.ModelProto, kept: Sequence[str], content: bytes) -> tuple[str, ...]:
-    """Return the names that the weights of these nodes have in the int8 file, by their values: there names are short."""
+    """Return the names that the weights of these nodes have in the int8 file, by their values: its names are short."""
     chosen = {node.input[1] for node in model.graph.node if node.name in set(kept)}
     values = {_values(tensor) for tensor in model.graph.initializer if tensor.name in chosen}
     made = onnx.load_model_from_string(content)
