@@ -110,4 +110,15 @@ def test_a_file_against_itself_does_not_ship_since_it_is_no_smaller(
     assert command([*asked, "--out", str(tmp_path), "--timing", "none", "--margin", "2"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["change"]["value"], found["flipped"], found["size_ratio"]) == (0.0, 0, 1.0)
+    assert found["promises"] == ["smaller", "faster"]
     assert any("1.00 of the" in reason for reason in found["because"])
+
+
+def test_a_file_that_promises_nothing_only_must_be_no_worse(bundle: Bundle, tmp_path: Path) -> None:
+    asked = ["trial", str(bundle.path), "--data", "sample", "--variant", "fp32", "--against", "fp32"]
+    assert command([*asked, "--out", str(tmp_path), "--timing", "none", "--margin", "2", "--promise", "none"]) == 0
+
+
+def test_a_promise_that_is_none_is_refused_by_name(bundle: Bundle, tmp_path: Path) -> None:
+    asked = ["trial", str(bundle.path), "--data", "sample", "--variant", "fp32", "--promise", "cheaper"]
+    assert command([*asked, "--out", str(tmp_path)]) == 2

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 
 from flyweight.measure.latency import LatencyResult
 from flyweight.measure.statistics import ratio_interval, tango
-from flyweight.measure.trial import Side, Speed, Trial, judge, speed_of
+from flyweight.measure.trial import Side, Speed, Trial, judge, promised_by, speed_of
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -72,11 +72,17 @@ def trial(lost: int = 0, gained: int = 0, n: int = 600, sizes: tuple[int, int] =
     wrong = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
     second[:lost] = wrong[:lost]
     first[lost : lost + gained] = wrong[lost : lost + gained]
-    after = {"operators": {"int8": 9}, "layers": 8, **changes.pop("after", {})}
+    after = {
+        "precision": "int8",
+        "backend": "onnxruntime",
+        "operators": {"int8": 9},
+        "layers": 8,
+        **changes.pop("after", {}),
+    }
     sides = [
         Side(name="b fp32", precision="fp32", backend="onnxruntime", size_bytes=sizes[0], accuracy=1.0),
         Side(
-            name="b int8", precision="int8", backend="onnxruntime", size_bytes=sizes[1], accuracy=1.0,
+            name="b int8", size_bytes=sizes[1], accuracy=1.0,
             **after,
         ),
     ]  # fmt: skip
@@ -119,6 +125,37 @@ def test_it_does_not_ship_because(changes: dict[str, Any], why: str) -> None:
     found = trial(**changes)
     assert not found.ship
     assert why in found.verdict()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "promises"),
+    [
+        (
+            ("onnxruntime", "fp32"),
+            ("openvino", "fp32"),
+            ("faster",),
+        ),  # its files are larger: that is not what it is for
+        (("onnxruntime", "fp32"), ("openvino", "bf16"), ("faster",)),
+        (("onnxruntime", "fp32"), ("litert", "int8"), ("faster",)),
+        (("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("smaller",)),
+        (("onnxruntime", "fp32"), ("onnxruntime", "palette8"), ("smaller",)),
+        (("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("smaller", "faster")),
+        (("onnxruntime", "int8"), ("openvino", "fp32"), ("smaller", "faster")),
+        (("onnxruntime", "fp32"), ("onnxruntime", "fp32"), ("smaller", "faster")),
+    ],
+)
+def test_what_a_file_promises_follows_from_what_the_two_are(
+    before: tuple[str, str], after: tuple[str, str], promises: tuple[str, ...]
+) -> None:
+    sides = [Side(name="s", backend=b, precision=p, size_bytes=1, accuracy=1.0) for b, p in (before, after)]
+    assert promised_by(*sides) == promises
+
+
+def test_a_larger_file_for_another_runtime_ships_where_it_is_faster() -> None:
+    larger = trial(sizes=(1000, 1100), after={"backend": "openvino", "precision": "fp32"})
+    assert larger.ship
+    assert larger.promises == ("faster",)
+    assert not trial(sizes=(1000, 1100), after={"backend": "openvino", "precision": "fp32"}, promises=("smaller",)).ship
 
 
 def test_layers_that_were_meant_to_stay_in_float_are_no_reason_against() -> None:

@@ -14,7 +14,7 @@ from flyweight.cli.progress import TrainingProgress, need_train_extra
 if TYPE_CHECKING:
     from flyweight.compress.chain import Compressed, Request
     from flyweight.data.dataset import Dataset
-    from flyweight.measure.trial import Trial
+    from flyweight.measure.trial import Promise, Trial
 
 PICTURES = 48  # of images that flipped, on the page
 Steps = Annotated[list[str], typer.Option("--step", help="A method and its options, in order; see docs/compress.md.")]
@@ -26,6 +26,16 @@ Part = Annotated[str, typer.Option(help="Images that decide: val, or test (opene
 Margin = Annotated[float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that may be lost, at 95 %.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the model while it is timed.")]
 Timing = Annotated[str, typer.Option(help="full, quick, or none: nothing ships then that promised to be faster.")]
+Promised = Annotated[
+    str | None,
+    typer.Option(help="What it must be besides not worse: smaller, faster, both or none; else by what the two are."),
+]
+PROMISES: dict[str, tuple[Promise, ...]] = {
+    "smaller": ("smaller",),
+    "faster": ("faster",),
+    "both": ("smaller", "faster"),
+    "none": (),
+}
 Anyway = Annotated[bool, typer.Option(help="Write the bundle though the trial says no.")]
 Quarantine = Annotated[Path | None, typer.Option(help="Leave out the images named in this file, one a line.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
@@ -84,6 +94,7 @@ def trial(
     out: Out = Path("runs/trial"),
     part: Part = "val",
     margin: Margin = 1.0,
+    promise: Promised = None,
     threads: Threads = 1,
     timing: Timing = "full",
     quarantine: Quarantine = None,
@@ -91,9 +102,10 @@ def trial(
 ) -> None:
     """Hold one variant of a bundle against another, whatever their formats: ship, or do not ship, because …
 
-    The exit code is 1 where it does not. OUT holds trial.json and trial.html.
+    A file for another runtime must be faster, fp16 and palettes must be smaller, anything else both; --promise says
+    otherwise. The exit code is 1 where it does not. OUT holds trial.json and trial.html.
     """
-    _known(part, timing)
+    _known(part, timing, promise)
     from flyweight.data.audit import leave_out
     from flyweight.data.sources import load_data
     from flyweight.data.split import open_test
@@ -107,7 +119,8 @@ def trial(
     with TrainingProgress(quiet=as_json) as bars:
         found = run_trial(
             (opened, against), (opened, variant), dataset, part=part, margin=margin / 100, threads=threads,  # type: ignore[arg-type]
-            timing=timing, progress=bars.stage,  # type: ignore[arg-type]
+            timing=timing, promises=None if promise is None else PROMISES[promise],  # type: ignore[arg-type]
+            progress=bars.stage,
         )  # fmt: skip
     write_json(out / "trial.json", [found.model_dump(mode="json")])
     page = write_page((found,), dataset, out)
@@ -116,9 +129,13 @@ def trial(
         raise typer.Exit(1)
 
 
-def _known(part: str, timing: str) -> None:
-    for name, value, known in (("--part", part, ("val", "test")), ("--timing", timing, ("full", "quick", "none"))):
-        if value not in known:
+def _known(part: str, timing: str, promise: str | None = None) -> None:
+    for name, value, known in (
+        ("--part", part, ("val", "test")),
+        ("--timing", timing, ("full", "quick", "none")),
+        ("--promise", promise, tuple(PROMISES)),
+    ):
+        if value is not None and value not in known:
             raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=f"'{name}'")
 
 

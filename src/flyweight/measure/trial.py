@@ -36,6 +36,7 @@ TIMED_IMAGES = 64
 
 Promise = Literal["smaller", "faster"]
 BOTH: tuple[Promise, ...] = ("smaller", "faster")
+_FINER = {"fp32": 2, "bf16": 1, "fp16": 1}  # than int8, and than what is not here
 
 
 class _Row(BaseModel):
@@ -160,6 +161,19 @@ class Trial(_Row):
         return f"{'ship' if self.ship else 'do not ship'}, because {'; '.join(self.because)}"
 
 
+def promised_by(before: Side, after: Side) -> tuple[Promise, ...]:
+    """Return what a file is for, besides being no worse, from what it is beside the one it would replace.
+
+    Another runtime in the same or a lower precision: to be faster. Weights kept in fewer bits and computed in float
+    (fp16, palettes): to be smaller. Anything else: both.
+    """
+    if after.backend != before.backend and _FINER.get(after.precision, 0) <= _FINER.get(before.precision, 0):
+        return ("faster",)
+    if after.precision != before.precision and (after.precision == "fp16" or after.precision.startswith("palette")):
+        return ("smaller",)
+    return BOTH
+
+
 def run_trial(
     before: tuple[Bundle, str | None],
     after: tuple[Bundle, str | None],
@@ -167,7 +181,7 @@ def run_trial(
     *,
     part: Literal["val", "test"] = "val",
     margin: float = MARGIN,
-    promises: Sequence[Promise] = BOTH,
+    promises: Sequence[Promise] | None = None,
     threads: int = 1,
     timing: Literal["full", "quick", "none"] = "full",
     progress: Callable[[int, int], None] | None = None,
@@ -180,6 +194,7 @@ def run_trial(
         before: Bundle and variant of what would be replaced; None: its default variant.
         after: The compressed one; both may be of the same bundle.
         part: val: the images that the run validated on; test: the sealed part, which the caller logs as opened.
+        promises: What it must be besides not worse; None: as `promised_by` says of the two.
         timing: none: speed is then unknown, and nothing ships that promised to be faster.
 
     Raises:
@@ -257,7 +272,7 @@ def trial_of(
     part: str,
     margin: float = MARGIN,
     speed: Speed | None,
-    promises: Sequence[Promise] = BOTH,
+    promises: Sequence[Promise] | None = None,
 ) -> Trial:
     """Return the trial of two files from what they answered on the same images of the data set."""
     return judge(
@@ -285,15 +300,17 @@ def judge(
     part: str,
     margin: float,
     speed: Speed | None,
-    promises: Sequence[Promise] = BOTH,
+    promises: Sequence[Promise] | None = None,
 ) -> Trial:
     """Return the trial of two files from what they answered.
 
     Args:
+        promises: None: as `promised_by` says of the two.
         logits: (N, K) each, of the same images.
         labels: (N,), indices into `classes`.
         images: Their N names.
     """
+    promises = promised_by(before, after) if promises is None else promises
     first, second = (one.argmax(axis=1) for one in logits)
     was, now = first == labels, second == labels
     gained, lost = int((now & ~was).sum()), int((was & ~now).sum())
@@ -556,4 +573,16 @@ def _flips(
     return sorted(found, key=lambda flip: order.index(flip.kind))
 
 
-__all__ = ["BOTH", "MARGIN", "Promise", "Side", "Speed", "Trial", "judge", "run_trial", "speed_of", "time_both"]
+__all__ = [
+    "BOTH",
+    "MARGIN",
+    "Promise",
+    "Side",
+    "Speed",
+    "Trial",
+    "judge",
+    "promised_by",
+    "run_trial",
+    "speed_of",
+    "time_both",
+]

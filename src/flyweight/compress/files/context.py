@@ -16,7 +16,7 @@ from flyweight.data.cache import build_fixed
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
 from flyweight.errors import CompressError
-from flyweight.measure.trial import BOTH, MARGIN, Promise
+from flyweight.measure.trial import MARGIN
 from flyweight.runtime.bundle import Bundle, Variant
 
 BATCH = 64
@@ -75,7 +75,6 @@ class Made:
         name: Of the variant.
         content: An ONNX file.
         precision: Of its weights: int8, fp16, palette8, …
-        promises: What it is meant to be besides not worse.
         kept: Layers that were meant to stay in float, by their names in the source.
         kept_weights: The same by the tensors of their weights in this file, whose nodes have no names.
         facts: What was decided on the way, for the record; JSON values.
@@ -85,7 +84,6 @@ class Made:
     name: str
     content: bytes
     precision: str
-    promises: tuple[Promise, ...] = BOTH
     kept: tuple[str, ...] = ()
     kept_weights: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)

@@ -55,4 +55,4 @@ def fp16(context: FileContext, options: Fp16) -> Made:
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     told = f"{len(chosen)} tensors in half precision, widened when the file is loaded"
-    return Made("fp16", content, "fp16", promises=("smaller",), facts={"tensors": len(chosen)}, said=(told,))
+    return Made("fp16", content, "fp16", facts={"tensors": len(chosen)}, said=(told,))

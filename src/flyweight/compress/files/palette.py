@@ -63,7 +63,7 @@ def palette(context: FileContext, options: Palette) -> Made:
     content: bytes = model.SerializeToString(deterministic=True)
     name = f"palette{bits}"
     told = f"{len(chosen)} tensors share {2**bits} values each"
-    return Made(name, content, name, promises=("smaller",), facts={"tensors": len(chosen), "bits": bits}, said=(told,))
+    return Made(name, content, name, facts={"tensors": len(chosen), "bits": bits}, said=(told,))
 
 
 def _shared(tensor: onnx.TensorProto, bits: int) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:

@@ -92,7 +92,7 @@ def try_file(
         new = _checked_variant(step, made, FileContext(dataset, bundle, bundle.variant(source), how.margin), scratch)
         tried = add_file(bundle, Path(scratch) / "tried", new)
         trial = run_trial(
-            (bundle, source), (tried, made.name), dataset, part=how.part, margin=how.margin, promises=made.promises,
+            (bundle, source), (tried, made.name), dataset, part=how.part, margin=how.margin,
             threads=how.threads, timing=how.timing, progress=progress,
         )  # fmt: skip
         if not (trial.ship or anyway):
