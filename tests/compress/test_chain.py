@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from flyweight.cli import run as command
+from flyweight.cli.compress import written
 from flyweight.compress.chain import Compressed, Request, compress, in_order, parse_steps, promised
 from flyweight.compress.files.variant import Conditions
 from flyweight.data.dataset import Dataset
@@ -122,3 +124,49 @@ def test_a_file_that_promises_nothing_only_must_be_no_worse(bundle: Bundle, tmp_
 def test_a_promise_that_is_none_is_refused_by_name(bundle: Bundle, tmp_path: Path) -> None:
     asked = ["trial", str(bundle.path), "--data", "sample", "--variant", "fp32", "--promise", "cheaper"]
     assert command([*asked, "--out", str(tmp_path)]) == 2
+
+
+STRICT = Conditions(timing="none", margin=0.0001)
+
+
+def test_a_bundle_says_in_its_provenance_that_it_was_written_though_the_trial_said_no(
+    few: Dataset, run_folder: Path, tmp_path: Path
+) -> None:
+    request = Request(run_folder, parse_steps(["fold"]), few, tmp_path / "out", STRICT, anyway=True, device="cpu")
+    found = follow(request)
+    assert not found.ship
+    assert found.bundle is not None
+    assert found.bundle.provenance["trial"] == found.trials[0].record()
+    assert verify(tmp_path / "out/bundle").ok
+    assert written(found, anyway=True).endswith(
+        "with, because of --anyway, what does not ship: " + found.trials[0].name
+    )
+
+
+def test_a_bundle_of_an_earlier_run_does_not_stay_beside_a_trial_that_says_no(
+    few: Dataset, bundle: Bundle, tmp_path: Path
+) -> None:
+    steps, out = parse_steps(["fp16"]), tmp_path / "out"
+    assert follow(Request(bundle.path, steps, few, out, LOOSE)).ship
+    assert (out / "bundle").exists()
+    found = follow(Request(bundle.path, steps, few, out, STRICT))
+    assert (found.ship, found.bundle) == (False, None)
+    assert not (out / "bundle").exists()
+    assert written(found, anyway=False) == "not written: the trial says no"
+
+
+def test_the_source_is_not_taken_for_what_an_earlier_run_left(few: Dataset, bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    assert not follow(Request(tmp_path / "bundle", parse_steps(["fp16"]), few, tmp_path, STRICT)).ship
+    assert (tmp_path / "bundle").exists()
+
+
+def test_what_ships_is_told_apart_from_what_does_not(few: Dataset, bundle: Bundle, tmp_path: Path) -> None:
+    # int8 promised to be faster, and nothing is timed.
+    steps = parse_steps(["fp16", "int8:images=32,keep=none"])
+    found = follow(Request(bundle.path, steps, few, tmp_path / "out", LOOSE))
+    assert found.bundle is not None
+    assert sorted(found.bundle.variants) == ["fp16", "fp32"]
+    assert (
+        written(found, anyway=False) == f"{tmp_path / 'out/bundle'}, without what does not ship: {found.trials[1].name}"
+    )

@@ -182,7 +182,7 @@ def _run(
         for trial in done.trials:
             print("\n".join(lines(trial)))
         print(f"trial   {pages}")
-        print(f"bundle  {done.bundle.path if done.bundle and done.ship else 'not written: the trial says no'}")
+        print(f"bundle  {written(done, anyway=anyway)}")
     if not done.ship:
         raise typer.Exit(1)
 
@@ -214,6 +214,17 @@ def result(done: Compressed) -> dict[str, Any]:
         "out": str(done.out),
         "trials": [trial.model_dump(mode="json") for trial in done.trials],
     }
+
+
+def written(done: Compressed, *, anyway: bool) -> str:
+    """Return where the bundle is, and what of it no trial lets ship."""
+    if done.bundle is None:
+        return "not written: the trial says no"
+    refused = ", ".join(trial.name for trial in done.trials if not trial.ship)
+    if not refused:
+        return str(done.bundle.path)
+    how = "with, because of --anyway," if anyway else "without"
+    return f"{done.bundle.path}, {how} what does not ship: {refused}"
 
 
 def lines(trial: Trial) -> list[str]:

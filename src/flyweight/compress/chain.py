@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,7 @@ from flyweight.export.bundle import copy_bundle
 from flyweight.export.trained import TRAINING
 from flyweight.files import write_json
 from flyweight.measure.trial import Promise, Trial, run_trial
-from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.bundle import MANIFEST, Bundle, write_sums
 from flyweight.train.prepare import Progress
 from flyweight.train.run import Event
 from flyweight.train.trained import FACTS, Trained
@@ -54,7 +56,7 @@ class Compressed:
 
     Attributes:
         trials: In the order in which they were held.
-        bundle: What ships; None where no trial said so.
+        bundle: What OUT/bundle holds: what ships, or with `anyway` what does not; None where nothing was written.
         trained: The compressed run; None where only files were changed.
         out: Folder with bundle/, trial.json and steps/.
     """
@@ -117,7 +119,7 @@ def compress(
         trials.append(trial)
         yield Judged(trial)
         if bundle is None:
-            yield _finished(request, trials, None, trained)
+            yield from _finished(request, trials, None, trained)
             return
     source = bundle if bundle is not None else _bundle_of(request)
     for number, step in enumerate(files, len(networks) + 1):
@@ -132,7 +134,7 @@ def compress(
         yield Judged(found.trial)
         if found.trial.ship or request.anyway:
             source = bundle = found.bundle
-    yield _finished(request, trials, bundle, trained)
+    yield from _finished(request, trials, bundle, trained)
 
 
 def in_order(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
@@ -222,7 +224,18 @@ def _network_trial(
     )  # fmt: skip
     if not (trial.ship or request.anyway):
         return trained, trial, None
-    return trained, trial, copy_bundle(after, request.out / "bundle", name=request.out.name)
+    return trained, trial, _with_verdict(after, trial, request.out / "bundle")
+
+
+def _with_verdict(bundle: Bundle, trial: Trial, out: Path) -> Bundle:
+    """Return the bundle written at `out` with the verdict in its provenance."""
+    with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as scratch:
+        told = Path(shutil.copytree(bundle.path, Path(scratch) / "bundle"))
+        manifest = json.loads((told / MANIFEST).read_text("utf-8"))
+        manifest["provenance"]["trial"] = trial.record()
+        write_json(told / MANIFEST, manifest)
+        write_sums(told)
+        return copy_bundle(Bundle.open(told), out, name=out.parent.name)
 
 
 def _exported(trained: Trained, dataset: Dataset, folder: Path, *, training: bool = True) -> Bundle:
@@ -236,9 +249,16 @@ def _exported(trained: Trained, dataset: Dataset, folder: Path, *, training: boo
     return made
 
 
-def _finished(request: Request, trials: Sequence[Trial], bundle: Bundle | None, trained: Trained | None) -> Compressed:
+def _finished(
+    request: Request, trials: Sequence[Trial], bundle: Bundle | None, trained: Trained | None
+) -> Iterator[Said | Compressed]:
+    """Yield the end; a bundle that an earlier chain wrote does not stay beside trials that say no."""
+    earlier = request.out / "bundle"
+    if bundle is None and (earlier / MANIFEST).exists() and earlier.resolve() != request.source.resolve():
+        shutil.rmtree(earlier)
+        yield Said(f"removed {earlier}, which an earlier run wrote: the trial now says no")
     write_json(request.out / TRIALS, [trial.model_dump(mode="json") for trial in trials])
-    return Compressed(tuple(trials), bundle, trained, request.out)
+    yield Compressed(tuple(trials), bundle, trained, request.out)
 
 
 def _run_of(request: Request) -> Path:

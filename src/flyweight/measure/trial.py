@@ -156,6 +156,10 @@ class Trial(_Row):
     because: tuple[str, ...]
     conditions: dict[str, Any] = {}
 
+    def record(self) -> dict[str, Any]:
+        """Return what the provenance of a bundle says of it."""
+        return {"ship": self.ship, "because": list(self.because), "part": self.part, "n": self.n}
+
     def verdict(self) -> str:
         """Return the verdict in one sentence."""
         return f"{'ship' if self.ship else 'do not ship'}, because {'; '.join(self.because)}"

@@ -97,10 +97,8 @@ def try_file(
         )  # fmt: skip
         if not (trial.ship or anyway):
             return FileTrial(bundle, made, trial)
-        verdict = {"ship": trial.ship, "because": list(trial.because), "part": trial.part, "n": trial.n}
-        written = add_file(
-            bundle, out, replace(new, provenance={**new.provenance, "trial": verdict}), default=default and trial.ship
-        )
+        told = replace(new, provenance={**new.provenance, "trial": trial.record()})
+        written = add_file(bundle, out, told, default=default and trial.ship)
     return FileTrial(written, made, trial)
 
 
