@@ -7,8 +7,8 @@ changes the file of a bundle (`compress.files`, `Bundle -> Bundle`) adds a varia
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flyweight.compress.context import Context, Progressing
@@ -25,18 +25,26 @@ from flyweight.train.trained import Trained
 
 @dataclass(frozen=True)
 class Method:
-    """What makes another network of a run's, what it can be told, and what it promises besides not worse."""
+    """What makes another network of a run's, what it can be told, and what it promises besides not worse.
+
+    Attributes:
+        not_after: Steps after which it cannot be done, with the reason.
+    """
 
     apply: Callable[[Trained, Context, Any], Progressing]
     options: type[Options]
     promises: tuple[Promise, ...] = ()
+    not_after: Mapping[str, str] = field(default_factory=dict)
 
+
+_LEVELS = {"qat": "the network is on int8 levels then"}
+_TWO = {"exit": "the network then has two heads"}
 
 METHODS: dict[str, Method] = {
     "fold": Method(fold, Fold),
-    "prune": Method(prune, Prune, BOTH),
+    "prune": Method(prune, Prune, BOTH, _LEVELS | _TWO),
     "finetune": Method(finetune, Finetune),
     "distill": Method(distill, Distill),
-    "qat": Method(qat, Qat, BOTH),
-    "exit": Method(early_exit, Exit, ("faster",)),
+    "qat": Method(qat, Qat, BOTH, _LEVELS | _TWO),
+    "exit": Method(early_exit, Exit, ("faster",), _LEVELS | _TWO),
 }

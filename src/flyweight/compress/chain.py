@@ -27,12 +27,14 @@ from flyweight.export.bundle import copy_bundle
 from flyweight.export.trained import TRAINING
 from flyweight.files import write_json
 from flyweight.measure.trial import Promise, Trial, run_trial
+from flyweight.models.architecture import Architecture
 from flyweight.runtime.bundle import MANIFEST, Bundle, write_sums
 from flyweight.train.prepare import Progress
 from flyweight.train.run import Event
 from flyweight.train.trained import FACTS, Trained
 
 STEP, TRIALS = "step.json", "trial.json"
+_ORDER = "docs/compress.md#order"
 
 
 @dataclass(frozen=True)
@@ -137,18 +139,23 @@ def compress(
     yield from _finished(request, trials, bundle, trained)
 
 
-def in_order(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+def in_order(steps: Sequence[Step], done: Sequence[str] = ()) -> tuple[list[Step], list[Step]]:
     """Return the steps that change the network and those that change its file, with all options checked.
+
+    Args:
+        done: Methods that the network has been through before the first step.
 
     Raises:
         CompressError: There is none, or one is unknown.
-        OrderError: One of the first kind comes after one of the second.
+        OrderError: One of the first kind comes after one of the second, or a method after one it cannot follow.
     """
     if not steps:
         raise CompressError("no step was given", do=f"give e.g. --step int8; known: {', '.join([*METHODS, *FILES])}")
     networks: list[Step] = []
     files: list[Step] = []
-    for step in steps:
+    for number, step in enumerate(steps):
+        if step.method in {**METHODS, **FILES}:
+            _refuse_after(step.method, [*done, *(one.method for one in steps[:number])])
         if step.method in METHODS:
             read_options(step, METHODS[step.method].options)
             if files:
@@ -163,6 +170,30 @@ def in_order(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
         else:
             raise unknown_method(step, [*METHODS, *FILES])
     return networks, files
+
+
+def _refuse_after(method: str, before: Sequence[str]) -> None:
+    never = (METHODS[method] if method in METHODS else FILES[method]).not_after
+    late = next((name for name in before if name in never), None)
+    if late is None:
+        return
+    if late == method:
+        raise OrderError(
+            f"{method} cannot be done twice: {never[late]}", do="leave one out; finetune trains further", more=_ORDER
+        )
+    raise OrderError(
+        f"{method} cannot come after {late}: {never[late]}",
+        do=f"put {method} before {late}, or leave one of them out"
+        if method in METHODS
+        else f"leave out {late} or {method}",
+        more=_ORDER,
+    )
+
+
+def _been_through(architecture: Architecture) -> list[str]:
+    """Return the methods that a network has been through, as far as others cannot follow them."""
+    named = {"quantize": "qat", "exit": "exit"}
+    return [named[step["op"]] for step in architecture.surgery if step["op"] in named]
 
 
 def parse_steps(texts: Sequence[str]) -> tuple[Step, ...]:
@@ -210,6 +241,7 @@ def _network_trial(
     """Yield progress; return the changed run, its trial, and the bundle where it ships."""
     folder = _run_of(request)
     original = Trained.load(folder)
+    in_order(request.steps, _been_through(original.architecture))  # before anything is trained
     how = request.conditions
     trained = yield from change_network(
         original, steps, request.dataset, request.out / "steps", original=folder, device=request.device,

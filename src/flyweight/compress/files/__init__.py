@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flyweight.compress.files.context import FileContext, Made
@@ -15,14 +15,18 @@ from flyweight.compress.step import Options
 
 @dataclass(frozen=True)
 class FileMethod:
-    """What makes the file, and what it can be told."""
+    """What makes the file, what it can be told, and after which steps it cannot be made, with the reason."""
 
     make: Callable[[FileContext, Any], Made]
     options: type[Options]
+    not_after: Mapping[str, str] = field(default_factory=dict)
 
+
+_LEVELS = {"qat": "its file is int8 already"}
+_INSIDE = {"exit": "layers then lie inside a branch of the file"}
 
 FILES: dict[str, FileMethod] = {
-    "int8": FileMethod(int8, Int8),
-    "fp16": FileMethod(fp16, Fp16),
-    "palette": FileMethod(palette, Palette),
+    "int8": FileMethod(int8, Int8, _LEVELS | _INSIDE),
+    "fp16": FileMethod(fp16, Fp16, _LEVELS),
+    "palette": FileMethod(palette, Palette, _LEVELS | _INSIDE),
 }
