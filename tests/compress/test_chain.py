@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from flyweight.errors import CompressError, OrderError
 from flyweight.measure.trial import Trial
 from flyweight.measure.verify import verify
 from flyweight.runtime.bundle import Bundle
+from flyweight.train.trained import Trained
 
 LOOSE = Conditions(timing="none", margin=0.3)
 
@@ -34,6 +36,45 @@ def test_a_step_that_changes_the_network_cannot_follow_one_that_changes_its_file
 
 
 @pytest.mark.parametrize(
+    ("steps", "why"),
+    [
+        (["qat", "prune:macs=0.5"], "prune cannot come after qat: the network is on int8 levels"),
+        (["qat", "finetune", "qat"], "qat cannot be done twice"),
+        (["exit", "qat"], "qat cannot come after exit: the network then has two heads"),
+        (["exit", "finetune", "int8"], "int8 cannot come after exit: layers then lie inside a branch"),
+        (["qat", "int8"], "int8 cannot come after qat: its file is int8 already"),
+        (["exit", "palette"], "palette cannot come after exit"),
+    ],
+)
+def test_what_a_method_cannot_follow_is_said_before_anything_is_trained(steps: list[str], why: str) -> None:
+    with pytest.raises(OrderError) as caught:
+        in_order(parse_steps(steps))
+    assert why in caught.value.what
+
+
+def test_every_order_that_makes_sense_is_taken() -> None:
+    for steps in (
+        ["prune:macs=0.5", "distill", "qat"],
+        ["prune:macs=0.5", "finetune", "exit", "fp16"],
+        ["fold", "int8"],
+    ):
+        networks, files = in_order(parse_steps(steps))
+        assert [step.method for step in (*networks, *files)] == [step.partition(":")[0] for step in steps]
+
+
+def test_a_run_that_has_been_through_qat_is_refused_before_the_steps_ahead_of_the_wrong_one_train(
+    few: Dataset, trained: Trained, tmp_path: Path
+) -> None:
+    levels = trained.architecture.quantize()
+    network = trained.architecture.operate(trained.network(), levels.surgery[len(trained.architecture.surgery) :])
+    replace(trained, architecture=levels, weights=network.state_dict()).save(tmp_path / "run")
+    request = Request(tmp_path / "run", parse_steps(["finetune", "prune:macs=0.5"]), few, tmp_path / "out", LOOSE)
+    with pytest.raises(OrderError, match="prune cannot come after qat"):
+        follow(request)
+    assert not (tmp_path / "out/steps").exists()
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("prun:macs=0.5", "no compression method 'prun'"),
@@ -42,6 +83,12 @@ def test_a_step_that_changes_the_network_cannot_follow_one_that_changes_its_file
         ("finetune:epochs=0", "epochs: Input should be greater than or equal to 1"),
         ("int8:calibration=magic", "calibration: Input should be"),
         ("finetune:epochs", "not of the form"),
+        ("prune:macs=0.5,macs=0.9", "says macs twice"),
+        ("prune:macs=nan", "nan"),
+        ("prune:macs=-0.5", "leaves nothing"),
+        ("prune:macs=inf", "inf"),
+        ("prune:latency=1ms@pi4", "latency is measured on this machine"),
+        ("finetune:lr=inf", "lr: Input should be a finite number"),
     ],
 )
 def test_a_step_that_cannot_be_read_says_what_is_wrong_with_it(text: str, why: str) -> None:

@@ -11,6 +11,7 @@ Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv:2301
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from flyweight.compress.step import Options
 from flyweight.errors import CompressError, MissingExtraError, OrderError
 from flyweight.export.onnx import to_onnx
 from flyweight.measure.budget import Budget
+from flyweight.measure.device import HOST
 from flyweight.measure.speed import time_models
 from flyweight.models.adapt import evaluating
 from flyweight.models.architecture import Architecture, fold
@@ -65,6 +67,7 @@ class Prune(Options):
         given = [name for name in TRIES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of {', '.join(TRIES)}, not {len(given)}")
+        _limit(*self.target, before=1.0)  # or says what is wrong with it
         return self
 
     @property
@@ -284,12 +287,26 @@ def _bisect(attempt: Callable[[float], Pruned], limit: float, tries: int, wanted
 
 
 def _limit(metric: str, wanted: str, before: float) -> float:
-    """Return the limit in the unit of the measure: shares up to 1 are of what was."""
+    """Return the limit in the unit of the measure: shares up to 1 are of what was.
+
+    Raises:
+        CompressError: It is no positive number, or for the clock of another machine.
+        BudgetError: Its unit is unknown.
+    """
     try:
         share = float(wanted)
     except ValueError:
         (limit,) = Budget.parse(f"{_METRIC[metric]}<{wanted}").limits
+        if limit.device not in {None, HOST}:
+            raise CompressError(
+                f"{metric}={wanted}: latency is measured on this machine while channels are taken out, not on "
+                f"{limit.device}",
+                do=f"leave out @{limit.device}, or give macs=, params= or size=, which hold everywhere",
+                more="docs/compress.md#prune",
+            ) from None
         return limit.value
+    if not math.isfinite(share):
+        raise CompressError(f"{metric}={wanted} is no number", do=f"give a share such as {metric}=0.5") from None
     if share > 1.0:
         return share
     if share <= 0.0:

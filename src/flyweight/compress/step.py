@@ -14,7 +14,7 @@ from flyweight.errors import CompressError
 class Options(BaseModel):
     """What a method can be told; every field has a default but where the method says otherwise."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Step(BaseModel):
@@ -36,7 +36,7 @@ def parse_step(text: str) -> Step:
     """Return the step that a text such as "prune:macs=0.5,round=8" means.
 
     Raises:
-        CompressError: It is not of that form.
+        CompressError: It is not of that form, or has an option twice.
     """
     method, _, rest = text.strip().partition(":")
     pairs = [part.partition("=") for part in rest.split(",") if part.strip()]
@@ -44,6 +44,10 @@ def parse_step(text: str) -> Step:
         raise CompressError(
             f"the step {text!r} is not of the form method:option=value,option=value", do="write e.g. prune:macs=0.5"
         )
+    names = [key.strip() for key, _, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise CompressError(f"the step {text!r} says {twice} twice", do="write each option once")
     return Step(method=method.strip(), options={key.strip(): value.strip() for key, _, value in pairs})
 
 
