@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import pytest
 
 from flyweight.compress.files import FILES
@@ -46,6 +47,20 @@ def test_it_is_smaller_counted_alike_and_computed_as_it_says(method: str, bundle
     images = bundle.golden(bundle.variant())[0]
     moved = np.abs(answers(made.content, images) - answers(bundle.variant().file, images)).max()
     assert moved < {"fp16": 0.02, "palette": 0.2, "int8": 1.0, "palette4": 2.0}[method]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_palette_of_a_file_in_an_older_opset_answers_as_that_of_a_newer(
+    bits: int, bundle: Bundle, few: Dataset, tmp_path: Path
+) -> None:
+    step = parse_step(f"palette:bits={bits},least=128")
+    file = tmp_path / "older.onnx"
+    onnx.save(onnx.version_converter.convert_version(onnx.load(bundle.variant().file), 15), file)
+    older = replace(bundle, variants={"fp32": replace(bundle.variant(), file=file)})
+    made = make_file(step, older, few)
+    assert onnx.load_model_from_string(made.content).opset_import[0].version == 15
+    images = bundle.golden(bundle.variant())[0]
+    assert np.allclose(answers(made.content, images), answers(make_file(step, bundle, few).content, images), atol=1e-4)
 
 
 def test_a_variant_that_ships_verifies_and_says_what_it_is(bundle: Bundle, few: Dataset, tmp_path: Path) -> None:

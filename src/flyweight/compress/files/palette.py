@@ -79,28 +79,31 @@ def _shared(tensor: onnx.TensorProto, bits: int) -> tuple[list[onnx.TensorProto]
         numpy_helper.from_array(each.astype(np.float32), name + ".scale" + PALETTE),
         numpy_helper.from_array(np.array(values.shape, np.int64), name + ".shape" + PALETTE),
     ]
-    nodes, last = (_unpacked(name, stem, values.size), f"{name}.unpacked") if bits == 4 else ([], stem)
+    nodes = [helper.make_node("Cast", [stem], [name + ".wide"], to=TensorProto.INT32)]
     if bits == 4:
+        nodes += _unpacked(name)
         tensors += [
-            numpy_helper.from_array(np.array(4, np.uint8), name + ".shift" + PALETTE),
-            numpy_helper.from_array(np.array(15, np.uint8), name + ".mask" + PALETTE),
+            numpy_helper.from_array(np.array(16, np.int32), name + ".half" + PALETTE),
             numpy_helper.from_array(np.array([0], np.int64), name + ".start" + PALETTE),
             numpy_helper.from_array(np.array([values.size], np.int64), name + ".end" + PALETTE),
         ]
     nodes += [
-        helper.make_node("Cast", [last], [name + ".wide"], to=TensorProto.INT32),
-        helper.make_node("Gather", [name + PALETTE, name + ".wide"], [name + ".flat"]),
+        helper.make_node("Gather", [name + PALETTE, name + (".unpacked" if bits == 4 else ".wide")], [name + ".flat"]),
         helper.make_node("Reshape", [name + ".flat", name + ".shape" + PALETTE], [name + ".unit"]),
         helper.make_node("Mul", [name + ".unit", name + ".scale" + PALETTE], [name]),
     ]
     return tensors, nodes
 
 
-def _unpacked(name: str, stem: str, size: int) -> list[onnx.NodeProto]:
-    """Return the nodes that take two indices out of each byte: the first half low, the second half high."""
+def _unpacked(name: str) -> list[onnx.NodeProto]:
+    """Return the nodes that take two indices out of each byte: the first half low, the second half high.
+
+    In arithmetic of int32, which every opset has; ONNX has BitwiseAnd since opset 18 alone.
+    """
     return [
-        helper.make_node("BitwiseAnd", [stem, name + ".mask" + PALETTE], [name + ".low"]),
-        helper.make_node("BitShift", [stem, name + ".shift" + PALETTE], [name + ".high"], direction="RIGHT"),
+        helper.make_node("Div", [name + ".wide", name + ".half" + PALETTE], [name + ".high"]),
+        helper.make_node("Mul", [name + ".high", name + ".half" + PALETTE], [name + ".rest"]),
+        helper.make_node("Sub", [name + ".wide", name + ".rest"], [name + ".low"]),
         helper.make_node("Concat", [name + ".low", name + ".high"], [name + ".both"], axis=0),
         helper.make_node(
             "Slice", [name + ".both", name + ".start" + PALETTE, name + ".end" + PALETTE], [name + ".unpacked"]
