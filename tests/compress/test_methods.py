@@ -15,10 +15,14 @@ from flyweight.compress.prune import Prune, prune
 from flyweight.compress.qat import layers_kept
 from flyweight.compress.step import parse_step, read_options
 from flyweight.data.dataset import Dataset
-from flyweight.errors import CompressError, OrderError
+from flyweight.errors import BundleError, CompressError, OrderError
+from flyweight.export import export
 from flyweight.export.onnx import to_onnx
 from flyweight.export.parity import file_logits, torch_logits
+from flyweight.measure.exit_speed import leaves_early
+from flyweight.measure.trial import run_trial
 from flyweight.models.cost import count
+from flyweight.runtime.bundle import Bundle
 from flyweight.train.trained import Trained
 from models.settled import pixels
 
@@ -137,6 +141,28 @@ def test_images_that_go_on_get_the_answer_they_had_and_one_at_a_time_is_no_other
     file = to_onnx(network, made.architecture, tmp_path / "exit.onnx")
     single = np.concatenate([file_logits(file, images[i : i + 1]) for i in range(100)])
     assert np.abs(single - found).max() < 1e-4
+    # The file's own threshold, which stands in the architecture.
+    confident = early.detach().softmax(1).amax(1).numpy()
+    assert np.array_equal(leaves_early(file, images), confident >= made.architecture.surgery[-1]["threshold"])
+
+
+def test_the_trial_of_an_early_exit_counts_who_leaves_among_all_images_that_decide(
+    trained: Trained, context: Context, few: Dataset, bundle: Bundle, tmp_path: Path
+) -> None:
+    made = apply("exit:at=0.6,threshold=0.5", trained, context)
+    exits = export(made, few, tmp_path / "exits", training=False)
+    found = run_trial((bundle, None), (exits, None), few, promises=(), margin=0.3, timing="quick")
+    images = np.stack([few.images.read(int(i)).transpose(2, 0, 1) for i in context.split(trained).val])
+    counted = leaves_early(exits.variant().file, images)
+    assert 0 < counted.sum() < len(counted)
+    assert found.speed is not None
+    assert found.speed.left_early is not None
+    assert found.speed.left_early.value == pytest.approx(counted.mean())
+
+
+def test_a_float_file_without_an_exit_cannot_say_who_leaves(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="not by an early exit"):
+        leaves_early(bundle.variant().file, bundle.golden(bundle.variant())[0])
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_cost_by_hand() -> None:

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 
 from flyweight.measure.latency import LatencyResult
 from flyweight.measure.statistics import ratio_interval, tango
-from flyweight.measure.trial import Side, Speed, Trial, judge, promised_by, speed_of
+from flyweight.measure.trial import Side, Speed, Trial, judge, promised_by, speed_of, speed_of_kinds
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -211,3 +211,46 @@ def test_the_time_of_a_file_with_an_early_exit_is_a_mean() -> None:
     plain = LatencyResult("a", "model", "onnxruntime", 1, ((4.0, 4.0, 4.0, 4.0),) * 3, True, 1, cpu_share=1.0)
     assert speed_of(plain, mixed, branches=True).after_ms == pytest.approx(3.0)
     assert speed_of(plain, mixed).after_ms == pytest.approx(1.0)
+
+
+def timed(name: str, ms: float) -> LatencyResult:
+    """A file that takes so long, to 1 % from process to process."""
+    samples = tuple((ms * (1 + 0.01 * (p - 2)),) * 20 for p in range(5))
+    return LatencyResult(name, "model", "onnxruntime", 1, samples, True, 1, cpu_share=1.0)
+
+
+def test_early_and_late_images_are_weighed_by_their_share_of_all_that_decided() -> None:
+    plain, exits = {"all": timed("a", 4.0)}, {"early": timed("b", 1.0), "late": timed("b", 5.0)}
+    found = speed_of_kinds(plain, exits, (None, (300, 400)))
+    assert found.after_ms == pytest.approx(0.75 * 1.0 + 0.25 * 5.0)
+    assert found.ratio.value == pytest.approx(0.5)
+    assert found.left_early is not None
+    assert found.left_early.value == 0.75
+
+
+def test_the_interval_of_an_early_exits_speed_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    share, covered = 0.6, 0
+    for _ in range(400):
+        after = {"early": noisy(rng, 1.0), "late": noisy(rng, 5.0)}
+        found = speed_of_kinds({"all": noisy(rng, 4.0)}, after, (None, (int(rng.binomial(150, share)), 150)))
+        assert found.ratio.low is not None
+        assert found.ratio.high is not None
+        covered += found.ratio.low <= (share * 1.0 + (1 - share) * 5.0) / 4.0 <= found.ratio.high
+    assert covered / 400 > 0.92
+
+
+def noisy(rng: np.random.Generator, ms: float) -> LatencyResult:
+    samples = tuple((float(ms * rng.lognormal(0.0, 0.01)),) for _ in range(5))
+    return LatencyResult("n", "model", "onnxruntime", 1, samples, True, 1, cpu_share=1.0)
+
+
+def test_few_images_leave_the_share_and_so_the_speed_less_certain() -> None:
+    plain, exits = {"all": timed("a", 4.0)}, {"early": timed("b", 1.0), "late": timed("b", 5.0)}
+    few, many = (speed_of_kinds(plain, exits, (None, counts)) for counts in ((30, 40), (3000, 4000)))
+    assert few.ratio.high - few.ratio.low > 3 * (many.ratio.high - many.ratio.low)  # type: ignore[operator]
+
+
+def test_where_every_image_leaves_early_there_is_one_kind() -> None:
+    found = speed_of_kinds({"all": timed("a", 4.0)}, {"early": timed("b", 1.0)}, (None, (50, 50)))
+    assert found.ratio.value == pytest.approx(0.25)

@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
 from flyweight.errors import DataError
+from flyweight.measure.exit_speed import ALL, EARLY, LATE, Kinds, leaves_early, mean_time, ratio_of, time_kinds
 from flyweight.measure.latency import FULL, QUICK, Clock, LatencyResult, time_specs
-from flyweight.measure.statistics import holm, mcnemar_exact, ratio_interval, tango
+from flyweight.measure.statistics import Interval, holm, mcnemar_exact, ratio_interval, tango, wilson
 from flyweight.measure.verify import logits_of, sealed_part
 from flyweight.runtime.bundle import Bundle, Variant
 from flyweight.runtime.environment import environment, usable_cores
@@ -104,11 +105,13 @@ class Speed(_Row):
     """Both files timed in turn, in fresh processes, one image at a time by the model clock.
 
     Attributes:
-        statistic: median of each process; mean where the time depends on the image (early exit).
+        statistic: median of each process; mean where the time depends on the image (early exit): images that leave
+            early and the others are timed apart, and weighed by their share.
         ratio: Time of the compressed over that of the other: below 1 is faster.
         noise_floor: Relative difference this machine shows between a file and itself; null when quick.
         disturbed: Other programs had the processor a tenth of the time or more: the ratio then says little.
         verdict: faster only where the interval and the noise floor say so.
+        left_early: Share of the images that decided which leave early, where one of the files has an exit.
     """
 
     statistic: Literal["median", "mean"]
@@ -120,6 +123,7 @@ class Speed(_Row):
     noise_floor: float | None
     disturbed: bool
     verdict: Literal["faster", "slower", "no difference"]
+    left_early: Range | None = None
 
 
 class Trial(_Row):
@@ -209,10 +213,15 @@ def run_trial(
     was, now = (answers_of(bundle, name, dataset, indices) for bundle, name in (before, after))
     speed = None
     if timing != "none":
-        sample = sample_of(before[0], dataset, was.readable)
+        sample, quick = sample_of(before[0], dataset, was.readable), timing == "quick"
         specs = {"before": was.spec(threads), "after": now.spec(threads)}
-        branches = was.branches or now.branches
-        speed = time_both(specs, sample, branches=branches, quick=timing == "quick", progress=progress)
+        if was.branches or now.branches:
+            kinds = [kinds_of(one, dataset, sample) for one in (was, now)]
+            sides = {name: (spec, own) for (name, spec), own in zip(specs.items(), kinds, strict=True)}
+            results = time_kinds(sides, quick=quick, progress=progress)
+            speed = speed_of_kinds(results["before"], results["after"], (kinds[0].leaving, kinds[1].leaving))
+        else:
+            speed = time_both(specs, sample, quick=quick, progress=progress)
     return trial_of(was, now, dataset, part=where, margin=margin, speed=speed, promises=promises)
 
 
@@ -401,6 +410,8 @@ def _weigh_speed(speed: Speed | None, promises: Sequence[Promise], against: list
     times = f"{speed.after_ms:.3g} ms against {speed.before_ms:.3g} ms"
     if speed.ratio.low is not None and speed.ratio.high is not None:
         times += f", ratio {speed.ratio.value:.2f} [{speed.ratio.low:.2f}, {speed.ratio.high:.2f}]"
+    if speed.left_early is not None:
+        times += f", {100 * speed.left_early.value:.0f} % of the images leave early"
     if speed.disturbed and not (speed.verdict == "no difference" and "faster" not in promises):
         against.append(f"other programs had the processor while it was timed ({times}): time it on a quiet machine")
     elif speed.verdict == "slower":
@@ -415,7 +426,6 @@ def time_both(
     specs: dict[str, Spec],
     images: NDArray[np.uint8],
     *,
-    branches: bool,
     quick: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Speed:
@@ -423,10 +433,9 @@ def time_both(
 
     Args:
         images: (N, C, S, S) uint8 that both run, one at a time.
-        branches: The time depends on the image: means are compared, not medians.
     """
     found = time_all(specs, images, quick=quick, progress=progress)
-    return speed_of(found["before"], found["after"], branches=branches)
+    return speed_of(found["before"], found["after"])
 
 
 def time_all(
@@ -452,19 +461,18 @@ def time_all(
 
 
 def speed_of(before: LatencyResult, after: LatencyResult, *, branches: bool = False) -> Speed:
-    """Return what two latencies say of each other."""
+    """Return what two latencies say of each other.
+
+    Args:
+        branches: The time depends on the image: means over the images that were timed are compared, not medians. The
+            interval then holds for these images alone; `speed_of_kinds` speaks for all.
+    """
     each = [
         [float(np.mean(samples) if branches else np.median(samples)) for samples in result.samples_ms]
         for result in (before, after)
     ]
     ratio = ratio_interval(each[1], each[0])
     floor = before.noise_floor
-    beyond = abs(ratio.value - 1.0) > (floor or 0.0)
-    verdict: Literal["faster", "slower", "no difference"] = "no difference"
-    if beyond and ratio.high < 1.0:
-        verdict = "faster"
-    elif beyond and ratio.low > 1.0:
-        verdict = "slower"
     return Speed(
         statistic="mean" if branches else "median",
         before_ms=float(np.mean(each[0])),
@@ -474,8 +482,47 @@ def speed_of(before: LatencyResult, after: LatencyResult, *, branches: bool = Fa
         threads=after.threads,
         noise_floor=floor,
         disturbed=before.disturbed or after.disturbed,
-        verdict=verdict,
+        verdict=_beyond(ratio, floor),
     )
+
+
+def speed_of_kinds(
+    before: Mapping[str, LatencyResult],
+    after: Mapping[str, LatencyResult],
+    leaving: tuple[tuple[int, int] | None, tuple[int, int] | None],
+) -> Speed:
+    """Return what the latencies of two files, by kind of image, say of each other over all images.
+
+    Args:
+        leaving: Of each, how many images leave early and of how many; None without an exit.
+    """
+    first, second = mean_time(before, leaving[0]), mean_time(after, leaving[1])
+    ratio, both = ratio_of(second, first), [*before.values(), *after.values()]
+    floor = max((one.noise_floor for one in both if one.noise_floor is not None), default=None)
+    counted = leaving[1] or leaving[0]
+    assert counted is not None, "one of them has an exit"
+    low, high = wilson(*counted)
+    return Speed(
+        statistic="mean",
+        before_ms=first.ms,
+        after_ms=second.ms,
+        ratio=Range(value=ratio.value, low=ratio.low, high=ratio.high),
+        n=min(one.n for one in both),
+        threads=both[-1].threads,
+        noise_floor=floor,
+        disturbed=any(one.disturbed for one in both),
+        verdict=_beyond(ratio, floor),
+        left_early=Range(value=counted[0] / counted[1], low=low, high=high),
+    )
+
+
+def _beyond(ratio: Interval, floor: float | None) -> Literal["faster", "slower", "no difference"]:
+    if abs(ratio.value - 1.0) > (floor or 0.0):
+        if ratio.high < 1.0:
+            return "faster"
+        if ratio.low > 1.0:
+            return "slower"
+    return "no difference"
 
 
 def _multiplied(bundle: Bundle, chosen: Variant, runs: tuple[Operator, ...]) -> dict[str, Any]:
@@ -518,8 +565,37 @@ def decided_by(bundle: Bundle, dataset: Dataset, part: str) -> tuple[str, NDArra
 def sample_of(bundle: Bundle, dataset: Dataset, readable: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return a few of the images, evenly spaced, as the network takes them."""
     predictor = Predictor(bundle)
-    chosen = readable[np.linspace(0, len(readable) - 1, min(TIMED_IMAGES, len(readable))).astype(int)]
-    return np.stack([predictor.load(dataset.images.read(int(i)), dataset.images.key(int(i))) for i in chosen])
+    return np.stack(
+        [predictor.load(dataset.images.read(int(i)), dataset.images.key(int(i))) for i in _spaced(readable)]
+    )
+
+
+def kinds_of(answers: Answers, dataset: Dataset, sample: NDArray[np.uint8]) -> Kinds:
+    """Return the images to time a file on: `sample`, or of an early exit those that leave it and those that stay.
+
+    Raises:
+        BundleError: It branches by something else.
+    """
+    if not answers.branches:
+        return Kinds({ALL: sample})
+    variant = answers.variant
+    graph = variant if variant.format == "onnx" else answers.bundle.variant(variant.source)
+    predictor = Predictor(answers.bundle)
+
+    def load(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([predictor.load(dataset.images.read(int(i)), dataset.images.key(int(i))) for i in indices])
+
+    readable = answers.readable
+    parts = [readable[at : at + TIMED_IMAGES] for at in range(0, len(readable), TIMED_IMAGES)]
+    early = np.concatenate([leaves_early(graph.file, load(part)) for part in parts])
+    chosen = {kind: _spaced(readable[which]) for kind, which in ((EARLY, early), (LATE, ~early)) if which.any()}
+    images = {kind: load(indices) for kind, indices in chosen.items()}
+    return Kinds(images, (int(early.sum()), len(early)))
+
+
+def _spaced(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = indices[np.linspace(0, len(indices) - 1, min(TIMED_IMAGES, len(indices))).astype(int)]
+    return found
 
 
 def _per_class(
