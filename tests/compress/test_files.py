@@ -155,6 +155,15 @@ def test_the_gates_of_squeeze_and_excitation_are_found(tmp_path: Path) -> None:
     assert set(gates(model)).isdisjoint({heavy_nodes(model)[0], heavy_nodes(model)[-1]})
 
 
+def test_layers_taken_back_in_vain_are_told_in_the_notes(bundle: Bundle, few: Dataset) -> None:
+    step = parse_step("int8:images=64")
+    vain = make_file(step, bundle, few, margin=0.0001)  # which no few hundred images can show
+    assert "margin was not reached with 25% of the layers" in vain.said[-1]
+    fine = make_file(step, bundle, few, margin=0.2)
+    assert (vain.facts["tried"][0]["flips"] <= 0.02) == (fine.kept == ())
+    assert all("not reached" not in said for said in fine.said)
+
+
 def test_a_layer_to_keep_that_is_not_there_is_refused(bundle: Bundle, few: Dataset) -> None:
     with pytest.raises(CompressError, match="no layer 'nothing' to keep"):
         named(FileContext(few, bundle, bundle.variant()).model(), "first+nothing")

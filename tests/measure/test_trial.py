@@ -171,7 +171,15 @@ def test_the_verdict_says_where_nobody_knows_what_an_int8_file_computes_in() -> 
 def test_what_promised_only_to_be_smaller_may_be_as_fast_as_before_but_not_slower() -> None:
     assert trial(promises=("smaller",), speed=speed("no difference")).ship
     assert trial(promises=("smaller",), speed=None).ship
+    assert "nothing was timed: whether it is slower is not known" in trial(promises=("smaller",), speed=None).verdict()
     assert not trial(promises=("smaller",), speed=speed("slower")).ship
+
+
+def test_a_quick_clock_says_that_it_knows_no_noise_floor() -> None:
+    found = trial(speed=speed(noise_floor=None))
+    assert found.ship
+    assert "noise floor was not measured" in found.verdict()
+    assert "noise floor" not in trial().verdict()
 
 
 def test_images_that_flipped_are_listed_the_lost_ones_first() -> None:

@@ -56,7 +56,7 @@ class Side(_Row):
     """One of the two files.
 
     Attributes:
-        accuracy: Share of the images whose first class is right.
+        accuracy: Share of the images whose top-1 class is right.
         operators: How many operators the runtime computes in each type; empty where it does not say.
         layers: How many of them multiply weights; null where neither the runtime nor the file's record says.
         in_float: Of an int8 file: what multiplies weights in float all the same, by kind and name.
@@ -92,7 +92,7 @@ class ClassChange(_Row):
 
 
 class Flip(_Row):
-    """An image whose first class changed. `kind`: lost (was right), gained (is right now), other (wrong both times)."""
+    """An image whose top-1 class changed. `kind`: lost (was right), gained (is right now), other (wrong both times)."""
 
     image: str
     label: str
@@ -134,7 +134,7 @@ class Trial(_Row):
         margin: Share of the images that may be lost.
         change: Of the accuracy, paired, with Tango's score interval.
         p: Exact McNemar, of no change.
-        agreement: Share of images with the same first class.
+        agreement: Top-1 agreement: share of images to which both files give the same class.
         flips: Some of the `flipped` images, those that were lost first.
         size_ratio: Bytes of the compressed file over those of the other.
         promises: What it must be besides not worse.
@@ -382,7 +382,7 @@ def _decide(
             f"its file has {after.size_bytes:,} bytes, {size_ratio:.2f} of the {before.size_bytes:,} before"
         )
     _weigh_integers(after, against, unknown)
-    _weigh_speed(speed, promises, against, favour)
+    _weigh_speed(speed, promises, against, favour, unknown)
     return (not against, tuple((against or favour) + unknown))
 
 
@@ -402,11 +402,17 @@ def _weigh_integers(after: Side, against: list[str], unknown: list[str]) -> None
         )
 
 
-def _weigh_speed(speed: Speed | None, promises: Sequence[Promise], against: list[str], favour: list[str]) -> None:
+def _weigh_speed(
+    speed: Speed | None, promises: Sequence[Promise], against: list[str], favour: list[str], unknown: list[str]
+) -> None:
     if speed is None:
         if "faster" in promises:
             against.append("it promised to be faster, and nothing was timed")
+        else:
+            unknown.append("nothing was timed: whether it is slower is not known")
         return
+    if speed.noise_floor is None and not speed.disturbed:
+        unknown.append("this machine's noise floor was not measured: the ratio's interval alone tells fast from slow")
     times = f"{speed.after_ms:.3g} ms against {speed.before_ms:.3g} ms"
     if speed.ratio.low is not None and speed.ratio.high is not None:
         times += f", ratio {speed.ratio.value:.2f} [{speed.ratio.low:.2f}, {speed.ratio.high:.2f}]"
@@ -632,7 +638,7 @@ def _flips(
     classes: Sequence[str],
     images: Sequence[str],
 ) -> list[Flip]:
-    """Return every image whose first class changed, the lost ones first."""
+    """Return every image whose top-1 class changed, the lost ones first."""
     found = []
     for i in np.flatnonzero(first != second):
         kind: Literal["lost", "gained", "other"] = "other"

@@ -16,7 +16,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ CHUNK = 32  # images that a calibrator holds at once
 SELECTION_IMAGES = 1000  # training images, other than those that calibrate
 SENSITIVITY_IMAGES = 64
 MOST_KEPT = 0.25  # of the layers, at most, are taken back into float
-FLIPS = 0.02  # of the images may get another first class before layers are taken back
+FLIPS = 0.02  # of the images may get another class before layers are taken back
 _OPERATORS = [
     "Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool", "AveragePool", "MaxPool", "Concat", "Relu", "Clip", "Reshape",
     "Flatten", "Squeeze", "Unsqueeze", "Transpose",
@@ -75,9 +75,9 @@ def int8(context: FileContext, options: Int8) -> Made:
     with _quiet():
         ranges = calibrated(model, images, options)
         if options.keep == "auto":
-            kept, tried = _by_sensitivity(context, model, ranges, options)
+            kept, tried, reached = _by_sensitivity(context, model, ranges, options)
         else:
-            kept, tried = named(model, options.keep), []
+            kept, tried, reached = named(model, options.keep), [], True
         content = quantized(model, ranges, kept)
     told = f"ranges of {len(images)} training images, {options.calibration}"
     left = ", ".join(kept) if kept else "none"
@@ -88,7 +88,17 @@ def int8(context: FileContext, options: Int8) -> Made:
         kept=tuple(kept),
         kept_weights=kept_weights(model, kept, content),
         facts={"calibration": options.calibration, "images": len(images), "kept": list(kept), "tried": tried},
-        said=(told, f"kept in float: {left}"),
+        said=(told, f"kept in float: {left}", *([] if reached else [_not_reached(tried, len(kept), context.margin)])),
+    )
+
+
+def _not_reached(tried: Sequence[Mapping[str, Any]], kept: int, margin: float) -> str:
+    """Say what keep=auto fell short of with the layers that it took."""
+    best = next(one for one in tried if one["kept"] == kept)
+    return (
+        f"on training images the margin was not reached with {MOST_KEPT:.0%} of the layers in float: with {kept} "
+        f"the accuracy changes by {100 * best['change']:+.2f} points (lower end {100 * best['low']:+.2f}, margin "
+        f"-{100 * margin:g}), and {100 * best['flips']:.1f} % of the images flip (at most {100 * FLIPS:g} %)"
     )
 
 
@@ -251,8 +261,8 @@ def _reaches_product(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProt
 
 def _by_sensitivity(
     context: FileContext, model: onnx.ModelProto, ranges: Any, options: Int8
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the layers to take back into float, and what was tried on training images."""
+) -> tuple[list[str], list[dict[str, Any]], bool]:
+    """Return the layers to take back into float, what was tried on training images, and whether the last was enough."""
     images, labels = context.training_images(SELECTION_IMAGES, skip=options.images)
     floating = answers(context.source.file, images)
     tried: list[dict[str, Any]] = []
@@ -266,16 +276,16 @@ def _by_sensitivity(
         return change.low > -context.margin and flips <= FLIPS
 
     if fine([]):
-        return [], tried
+        return [], tried, True
     order = sensitivity(model, ranges, images[:SENSITIVITY_IMAGES], floating[:SENSITIVITY_IMAGES])
     most = max(1, int(MOST_KEPT * len(order)))
     counts = sorted({min(most, 2**power) for power in range(most.bit_length() + 1)})
     for count in counts:
         kept = [name for name, _ in order[:count]]
         if fine(kept):
-            return kept, tried
+            return kept, tried, True
     best = min(range(len(tried)), key=lambda index: (tried[index]["flips"], tried[index]["kept"]))
-    return [name for name, _ in order[: tried[best]["kept"]]], tried
+    return [name for name, _ in order[: tried[best]["kept"]]], tried, False
 
 
 def sensitivity(
