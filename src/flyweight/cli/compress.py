@@ -236,7 +236,7 @@ def lines(trial: Trial) -> list[str]:
         f"{trial.name}: {trial.verdict()}",
         f"accuracy  {trial.before.accuracy:.2%} → {trial.after.accuracy:.2%}, change {100 * change.value:+.2f} points "
         f"[{100 * change.low:+.2f}, {100 * change.high:+.2f}] of {trial.n:,} images, {trial.part}",
-        f"flipped   {trial.flipped} images have another first class",
+        f"agreement {100 * trial.agreement:.2f} % top-1; {trial.flipped} images flipped",
         f"size      {trial.before.size_bytes:,} → {trial.after.size_bytes:,} bytes, ratio {trial.size_ratio:.3f}",
     ]
     if trial.speed is not None:
