@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from flyweight.runtime.early_stopping import early_stopping_estimate, most_late, odds, queries_needed
+from flyweight.runtime.early_stopping import early_stopping_estimate, most_late, odds, queries_needed, spent
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,9 @@ def test_the_estimate_is_above_the_true_percentile_in_99_of_100_runs() -> None:
     true = -np.log(0.1)
     runs = [early_stopping_estimate(random.exponential(size=200), 0.9) for _ in range(1000)]
     assert np.mean([found is not None and found >= true for found in runs]) >= 0.98
+
+
+@pytest.mark.parametrize("looks", [1, 3, 66])
+def test_the_confidence_of_several_looks_lets_all_of_them_be_wrong_in_1_of_100(looks: int) -> None:
+    n = queries_needed(7, 0.99, spent(looks))
+    assert looks * binom.cdf(7, n, 0.01) < 0.01 <= looks * binom.cdf(7, n - 1, 0.01)

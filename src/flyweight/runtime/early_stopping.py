@@ -5,7 +5,9 @@ so few late answers in fewer than 1 of 100 runs, the system that was seen does b
 
 Source: MLCommons, inference_rules.adoc, appendix "Early Stopping Criterion" (tolerance 0, confidence 0.99), and
 LoadGen, early_stopping.cc and results.cc.
-Changed: the binomial sum is taken term by term in logarithms, in place of the incomplete beta function.
+Changed: the binomial sum is taken term by term in logarithms, in place of the incomplete beta function. The rule is for
+one look at a number of queries that was fixed before. Whoever lengthens a run that just failed and looks again is wrong
+more often than in 1 of 100; who looks several times here asks each look for a higher confidence (`spent`).
 """
 
 from __future__ import annotations
@@ -27,15 +29,23 @@ def odds(n: int, late: int, percentile: float) -> float:
     return min(1.0, math.fsum(terms))
 
 
+def spent(looks: int) -> float:
+    """Return the confidence that each of several looks needs for all of them together to be wrong in 1 of 100 at most.
+
+    The error is divided by their number (Bonferroni), which holds however the looks depend on each other.
+    """
+    return 1 - (1 - CONFIDENCE) / looks
+
+
 @lru_cache(maxsize=4096)
-def queries_needed(late: int, percentile: float) -> int:
+def queries_needed(late: int, percentile: float, confidence: float = CONFIDENCE) -> int:
     """Return after how many queries in all, `late` of them late, the bound holds: h + t of the rules."""
     few, many = late, late + 1
-    while not _holds(many, late, percentile):
+    while not _holds(many, late, percentile, confidence):
         few, many = many, 2 * many
     while many - few > 1:
         middle = (few + many) // 2
-        few, many = (few, middle) if _holds(middle, late, percentile) else (middle, many)
+        few, many = (few, middle) if _holds(middle, late, percentile, confidence) else (middle, many)
     return many
 
 
@@ -59,5 +69,5 @@ def early_stopping_estimate(latencies: Sequence[float], percentile: float) -> fl
     return sorted(latencies)[len(latencies) - allowed] if allowed else None
 
 
-def _holds(n: int, late: int, percentile: float) -> bool:
-    return odds(n, late, percentile) < 1 - CONFIDENCE
+def _holds(n: int, late: int, percentile: float, confidence: float = CONFIDENCE) -> bool:
+    return odds(n, late, percentile) < 1 - confidence

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,8 +48,9 @@ class Load:
         images: `.npy` of (N, C, S, S) uint8 to run in turn; seeded noise without.
         batch: Images that offline runs at a time.
         rate: Queries per second that server sends.
-        bound_ms: Of the latency, for server: how many are late decides how long it runs.
-        seconds: It runs at least so long, and until early stopping can be judged.
+        queries: That server sends in all, fixed before the run: one that went on while its answers are late, and was
+            judged again, would pass by luck.
+        seconds: The others run at least so long, and until early stopping can be judged.
         limit_seconds: But no longer than so; what server's queue then holds stays unanswered.
         seed: Of the times at which server's queries are due.
     """
@@ -63,7 +63,7 @@ class Load:
     images: str | None = None
     batch: int = 1
     rate: float = 0.0
-    bound_ms: float = 0.0
+    queries: int = 0
     seconds: float = 2.0
     limit_seconds: float = 30.0
     seed: int = 0
@@ -103,23 +103,10 @@ def load_here(load: Load) -> dict[str, Any]:
 
 
 def serve(runs: Sequence[Run], blocks: Iterator[np.ndarray], load: Load) -> tuple[list[int], int]:
-    """Return the latencies, in ns, of queries that are due at random times, and how many stayed unanswered.
-
-    It goes on until early stopping is satisfied for as many late answers as there were, or cannot be within the limit.
-    """
-    due_times = _due_times(load.rate, load.seed)
-    most = load.rate * load.limit_seconds
-    enough = max(queries_needed(1, PERCENTILES[SERVER]), math.ceil(load.rate * load.seconds))
-    latencies: list[int] = []
-    start = time.perf_counter_ns()
-    while len(latencies) < enough <= most:
-        due = list(itertools.islice(due_times, enough - len(latencies)))
-        latencies += _answer(runs, blocks, due, start, load.limit_seconds)
-        if len(latencies) < enough:
-            return latencies, enough - len(latencies)
-        late = sum(latency > load.bound_ms * 1e6 for latency in latencies)
-        enough = max(enough, queries_needed(late, PERCENTILES[SERVER]))
-    return latencies, 0
+    """Return the latencies, in ns, of `load.queries` that are due at random times, and how many stayed unanswered."""
+    due = list(itertools.islice(_due_times(load.rate, load.seed), load.queries))
+    latencies = _answer(runs, blocks, due, time.perf_counter_ns(), load.limit_seconds)
+    return latencies, load.queries - len(latencies)
 
 
 def _one_after_the_other(run: Run, blocks: Iterator[np.ndarray], load: Load) -> list[int]:
