@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -35,25 +36,145 @@ def test_heavy_networks_have_batches_above_32_at_64_px_only(script: ModuleType) 
     assert script.batches_of(small, script.BATCHES) == (64, 128, 256, 512)
 
 
-def test_each_cell_is_planned_once_and_the_first_backend_comes_whole_before_the_others(script: ModuleType) -> None:
-    groups = list(script.groups_of(nets(script), script.BATCHES, ("onnxruntime", "openvino"), (1, 2)))
-    cells = [cell for group in groups for cell in group.cells]
-    assert len(cells) == len(set(cells)) == 4 * (10 + 6 + 4) + 6
-    assert [(cell.backend, cell.threads) for cell in cells[:26]] == [("onnxruntime", 1)] * 26
-    assert [cell.batch for cell in cells[20:26]] == [1, 2, 4, 8, 16, 32]
-    assert {cell.batch for cell in cells[26 : 26 + 3 * (4 + 2 + 2)]} == {1, 8, 64, 512}
-    assert all(group.processes == (3 if max(cell.batch for cell in group.cells) <= 8 else 1) for group in groups)
+def eight(script: ModuleType) -> list[Any]:
+    """Return the eight networks with about their MACs at both sizes."""
+    giga = (4.46, 2.85, 0.22, 0.36, 0.8, 1.4, 5.12, 4.1)
+    found = []
+    for name, macs in zip(script.NETS, giga, strict=True):
+        for side, part in ((224, 1.0), (64, 0.085)):
+            if side == 224 or macs > 0.5:
+                count = int(1e9 * macs * part)
+                found.append(script.Net(name, side, Path(f"{name}-{side}.onnx"), 1000, count, (1000, count)))
+    return found
 
 
-def test_a_finished_cell_is_not_planned_again(script: ModuleType) -> None:
-    done = {("light 224 px", "onnxruntime", 1, 2)}
-    groups = list(script.groups_of(nets(script)[:1], (1, 2, 4), ("onnxruntime",), (1,), done))
-    assert [[cell.batch for cell in group.cells] for group in groups] == [[1, 4]]
+def wanted(
+    script: ModuleType, members: list[Any], backends: tuple[str, ...] = ("onnxruntime", "openvino")
+) -> list[Any]:
+    return list(script.wanted_of(members, script.BATCHES, backends, (1, 2)))
 
 
-def test_more_work_is_planned_longer(script: ModuleType) -> None:
-    first, second = script.groups_of(nets(script)[:1], (1, 512), ("onnxruntime",), (1,))
-    assert second.seconds(10.0) > first.seconds(10.0)
+def test_each_cell_is_wanted_once_and_the_first_backend_comes_whole_before_the_others(script: ModuleType) -> None:
+    found = wanted(script, nets(script))
+    cells = [one.cell for one in found]
+    arms = [cell for cell in cells if cell.model.endswith(script.AGAIN)]
+    assert len(cells) == len(set(cells)) == 4 * (10 + 6 + 4) + 6 + len(arms)
+    assert all((cell.backend, cell.threads) == ("onnxruntime", 1) for cell in cells[: 26 + len(arms)])
+    assert [one.core for one in found] == [True] * (20 + len(arms)) + [False] * (6 + 60)
+
+
+def test_every_range_has_two_networks_twice_for_the_noise(script: ModuleType) -> None:
+    found = wanted(script, eight(script))
+    cells = {one.cell for one in found}
+    for span in script.RANGES:
+        arms = [one for one in found if one.range == span and one.cell.model.endswith(script.AGAIN)]
+        assert len({one.cell.model for one in arms}) == 2
+        assert {replace(one.cell, model=one.cell.model.removesuffix(script.AGAIN)) for one in arms} <= cells
+
+
+def test_the_whole_plan_is_under_55_minutes_and_holds_the_whole_table(script: ModuleType) -> None:
+    everything = wanted(script, eight(script))
+    chosen, left_out = script.choose(everything, 55 * 60, 60.0)
+    assert sum(one.seconds(60.0) for one in chosen) <= 55 * 60
+    assert {one.cell for one in everything if one.core} <= {one.cell for one in chosen}
+    assert len(chosen) + len(left_out) == len(everything)
+
+
+def test_what_does_not_fit_is_named_and_the_longest_cells_of_the_table_go_first(script: ModuleType) -> None:
+    everything = wanted(script, eight(script), ("onnxruntime",))
+    chosen, left_out = script.choose(everything, 20 * 60, 60.0)
+    assert sum(one.seconds(60.0) for one in chosen) <= 20 * 60
+    longest = max((one for one in everything if one.core), key=lambda one: one.seconds(60.0))
+    assert str(longest.cell) in {one.what for one in left_out}
+    assert all("not enough" in one.why for one in left_out)
+
+
+def test_what_is_left_of_the_time_pays_for_second_processes(script: ModuleType) -> None:
+    table = [one for one in wanted(script, eight(script)) if one.core and one.cell.batch > 8]
+    least = sum(one.seconds(60.0) for one in table)
+    assert {one.processes for one in script.choose(table, least, 60.0)[0]} == {1}
+    assert {one.processes for one in script.choose(table, 3 * least, 60.0)[0]} == {2}
+
+
+def test_a_range_that_is_finished_is_not_added_to(script: ModuleType) -> None:
+    everything = wanted(script, nets(script))
+    todo, gone = script.unfinished(everything, [row(script, 1, 100.0)])
+    assert {one.range for one in todo} == set(script.RANGES[1:])
+    assert "light 224 px, onnxruntime, 1 thread(s), batch 2" in {one.what for one in gone}
+    assert "light 224 px, onnxruntime, 1 thread(s), batch 1" not in {one.what for one in gone}
+
+
+def test_a_measured_pace_replaces_the_one_from_macs(script: ModuleType) -> None:
+    one = next(one for one in wanted(script, nets(script)) if one.cell.batch == 16)
+    assert script.with_pace(one, [row(script, 8, 50.0), row(script, 1, 10.0)]).run_seconds == 16 / 50
+
+
+def minutes(script: ModuleType, file: Path, seconds: float) -> None:
+    lines = [{"call": "a", "seconds": part * seconds, "versions": script.engines()} for part in (0.5, 1.0)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_minutes_of_calls_that_were_stopped_count(script: ModuleType, tmp_path: Path) -> None:
+    minutes(script, tmp_path / "minutes.jsonl", 600.0)
+    assert script.minutes_spent(tmp_path / "minutes.jsonl") == 10.0
+    assert script.minutes_spent(tmp_path / "none.jsonl") == 0.0
+
+
+def options(tmp_path: Path, **changes: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"runs": tmp_path, "minutes": 55.0, "plan": False} | changes)
+
+
+def test_no_call_begins_what_would_take_all_of_them_beyond_their_minutes(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minutes(script, tmp_path / "minutes.jsonl", 54.99 * 60)
+    everything = wanted(script, eight(script))
+    left_out = script._measure_all(everything, options(tmp_path), 60.0)
+    assert len(left_out) == len(everything)
+    assert "0 cells to measure" in capsys.readouterr().out
+    assert not (tmp_path / "cells.jsonl").exists()
+
+
+def test_a_plan_is_printed_and_nothing_is_timed(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script._measure_all(wanted(script, eight(script)), options(tmp_path, plan=True), 60.0)
+    said = capsys.readouterr().out
+    parts = [float(line.split()[-2]) for line in said.splitlines() if line.startswith("  batch")]
+    (whole,) = [float(line.split()[1]) for line in said.splitlines() if line.startswith("  all: ")]
+    assert sum(parts) == pytest.approx(whole, abs=0.3)
+    assert 50 < whole <= 55
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_an_hour_is_refused(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "--minutes", "61"])
+    with pytest.raises(SystemExit, match="at most 60 minutes"):
+        script.main()
+
+
+def test_networks_of_a_range_take_turns_and_their_arms_give_the_noise(script: ModuleType, tmp_path: Path) -> None:
+    members = []
+    for name, ms in (("light", 4.0), ("heavy", 8.0)):
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({"milliseconds": ms}))
+        members.append(script.Net(name, 224, file, 1, 1000, (1, 1000)))
+    table = list(script.wanted_of(members, (1,), ("busy-wait",), (1,)))
+    cells, ledger = tmp_path / "cells.jsonl", tmp_path / "minutes.jsonl"
+    asked = [replace(one, processes=1, pace=0.3) for one in table]  # too slow for 299: 30 samples each
+    assert script.measure(asked, (1, 8), 0.3, cells, ledger, script.Deadline(5.0)) == []
+    rows = script.read_rows(cells)
+    names = ("light 224 px", "heavy 224 px")
+    assert {one["model"] for one in rows} == {*names, *(name + script.AGAIN for name in names)}
+    pairs = script.noise_of(rows)
+    assert {pair["model"] for pair in pairs} == set(names)
+    by_name = {one["model"]: one for one in rows}
+    for pair in pairs:
+        once, again = (by_name[pair["model"] + more]["p50"]["ms"] for more in ("", script.AGAIN))
+        assert pair["p50"] == pytest.approx(abs(again - once) / once)
+    assert "batch 1 to 8: p50" in script._noise_shown(pairs)
+    assert script.minutes_spent(ledger) > 0
+    assert [one.model for one in script.batch_rows(rows)] == list(names)
 
 
 def row(script: ModuleType, batch: int, rate: float) -> dict[str, Any]:
@@ -63,8 +184,8 @@ def row(script: ModuleType, batch: int, rate: float) -> dict[str, Any]:
         "processes": 1, "p50": quantile, "p90": quantile, "p99": quantile, "device_p50": None,
         "images_per_second": rate, "images_per_second_low": rate, "images_per_second_high": rate,
         "memory_peak_bytes": 1, "memory_increment_bytes": 1, "steady": True, "disturbed": False,
-        "image_size": 224, "date": "today", "load_average": 0.0, "group": "light, batch 1 to 8",
-        "group_seconds": 90.0, "versions": script.engines(),
+        "image_size": 224, "date": "today", "load_average": 0.0, "range": [1, 8], "range_seconds": 90.0,
+        "versions": script.engines(),
     }  # fmt: skip
 
 
@@ -94,11 +215,11 @@ def test_the_results_hold_every_cell_its_curve_and_what_was_left_out(
     net = script.Net("light", 224, tmp_path / "x.onnx", 1000, 200, (1000, 200))
     net.file.write_bytes(b"12345")
     left_out = [script.LeftOut("light 224 px, batch 8", "no time")]
-    path = script._write(rows, [net], left_out, argparse.Namespace(minutes_per_cell=1.0))
+    path = script._write(rows, [net], left_out, options(tmp_path, minutes_per_cell=1.0))
     content = json.loads(path.read_text())
     assert path.name == "tuning_seven_latency.json"
     assert content["claims"] == []
-    assert content["conditions"]["wall_minutes"] == {"onnxruntime, 1 thread(s)": 1.5}
+    assert content["conditions"]["wall_minutes"] == {"batch 1 to 8": 1.5}
     details = content["details"]
     assert details["cells"] == rows
     assert [curve["saturation_batch"] for curve in details["curves"]] == [1]

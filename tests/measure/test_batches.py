@@ -11,7 +11,7 @@ import pytest
 
 from flyweight.errors import BundleError
 from flyweight.measure import batches
-from flyweight.measure.batches import Cell, Deadline, Planned, effort_for, time_cells, within
+from flyweight.measure.batches import Cell, Deadline, Planned, effort_for, plan_cell, time_cells, within
 from flyweight.runtime.memory import peak_memory
 from flyweight.runtime.timing import MODEL, Effort, Spec, blocks_of, time_here
 
@@ -52,7 +52,7 @@ def test_less_time_for_slow_cells_takes_none_from_those_with_299_samples() -> No
 
 
 def test_what_takes_longest_is_left_out_first_and_named_with_its_time(tmp_path: Path) -> None:
-    plans = [Planned(waiting(tmp_path, 1.0, batch), Effort(), float(batch)) for batch in (64, 1, 32, 8)]
+    plans = [Planned(waiting(tmp_path, 1.0, batch), Effort(), float(batch), 1) for batch in (64, 1, 32, 8)]
     chosen, left_out = within(plans, Deadline(minutes=0.8))
     assert [plan.cell.batch for plan in chosen] == [1, 32, 8]
     assert [one.what for one in left_out] == ["waiting, busy-wait, 1 thread(s), batch 64"]
@@ -60,7 +60,7 @@ def test_what_takes_longest_is_left_out_first_and_named_with_its_time(tmp_path: 
 
 
 def test_without_a_limit_nothing_is_left_out(tmp_path: Path) -> None:
-    plans = [Planned(waiting(tmp_path, 1.0), Effort(), 1e9)]
+    plans = [Planned(waiting(tmp_path, 1.0), Effort(), 1e9, 1)]
     assert within(plans, Deadline()) == (plans, [])
 
 
@@ -139,3 +139,27 @@ def test_a_first_look_gives_a_batch_that_is_too_long_the_pace_of_the_one_before(
     monkeypatch.setattr(batches, "time_in_fresh_process", lambda spec: rows)
     paces, _ = batches.first_look([waiting(tmp_path, 1.0), waiting(tmp_path, 1.0, 64)], Deadline())
     assert [pace for pace, _ in paces.values()] == [0.5, 32.0]
+
+
+def test_cells_may_have_numbers_of_processes_of_their_own_and_paces_that_are_known(tmp_path: Path) -> None:
+    cells = [waiting(tmp_path, 1.0, batch) for batch in (1, 2)]
+    counts = {cells[0]: 2, cells[1]: 1}
+    timed, left_out = time_cells(
+        cells, quick=True, processes=counts, paces=dict.fromkeys(cells, (0.01, 0.5)), memory=False
+    )
+    assert left_out == []
+    assert [len(one.latency.samples_ms) for one in timed] == [2, 1]
+    assert [one.memory for one in timed] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("run", "warmup", "sampling", "own"),
+    # One run of 6 s ends the warm-up; 5 of 6 s end the 30 s of a process; one ends the 4 s of the throughput, after one
+    # that warms up.
+    [(6.0, 6.0, 30.0, 12.0), (0.5, 1.5, 7.5, 2.0)],
+)
+def test_whole_runs_are_planned_the_last_begun_before_the_end(
+    tmp_path: Path, run: float, warmup: float, sampling: float, own: float
+) -> None:
+    planned = plan_cell(waiting(tmp_path, 1.0, 64), run, 1.0, 2, memory=False)
+    assert planned.seconds == pytest.approx(2 * (1.0 + warmup + sampling + own))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -19,7 +19,7 @@ from flyweight.errors import FlyweightError
 from flyweight.measure.latency import FULL_N, LatencyResult, latency_of, random_order
 from flyweight.runtime.backends import CUDA
 from flyweight.runtime.memory import Memory, peak_memory
-from flyweight.runtime.timing import DEVICE, MODEL, Effort, Spec, time_in_fresh_process
+from flyweight.runtime.timing import DEVICE, MODEL, WINDOW, Effort, Spec, time_in_fresh_process
 
 SMALL_BATCH = 8  # up to here 299 samples are worth a minute
 SECONDS = 60.0  # for the samples of a cell, in all its processes
@@ -120,6 +120,7 @@ class Planned:
     cell: Cell
     effort: Effort
     seconds: float
+    processes: int
 
 
 def time_cells(
@@ -127,8 +128,10 @@ def time_cells(
     *,
     deadline: Deadline | None = None,
     quick: bool = False,
-    processes: int | None = None,
+    processes: int | Mapping[Cell, int] | None = None,
+    paces: Mapping[Cell, tuple[float, float]] | None = None,
     slow_seconds: float = SECONDS,
+    memory: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[list[Timed], list[LeftOut]]:
@@ -140,20 +143,25 @@ def time_cells(
     Args:
         deadline: For the whole.
         quick: One process a cell, and 30 samples or as many as a tenth of a second gives.
-        processes: Fresh ones a cell; None: 3, or 1 with quick.
+        processes: Fresh ones a cell, or of each cell; None: 3, or 1 with quick.
+        paces: Seconds of a run, and of starting a process, of cells that need no first look.
         slow_seconds: For the samples of a cell for which 299 would take too long, in place of a minute.
+        memory: Measure that too, in a process more a cell.
     """
-    until, processes = deadline or Deadline(), processes or (QUICK_PROCESSES if quick else PROCESSES)
+    until, known = deadline or Deadline(), dict(paces or {})
+    if not isinstance(processes, Mapping):
+        processes = dict.fromkeys(cells, processes or (QUICK_PROCESSES if quick else PROCESSES))
     say = progress or (lambda what, done, total: None)
-    paces, left_out = first_look(cells, until, say)
+    looked, left_out = first_look([cell for cell in cells if cell not in known], until, say)
+    known |= looked
     planned = [
-        plan_cell(cell, *paces[cell], processes, quick=quick, slow_seconds=slow_seconds)
+        plan_cell(cell, *known[cell], processes[cell], quick=quick, slow_seconds=slow_seconds, memory=memory)
         for cell in cells
-        if cell in paces
+        if cell in known
     ]
     chosen, too_long = within(planned, until)
-    found, failed = _run(chosen, processes, until, seed, say)
-    memories, unknown = _memories([plan.cell for plan in chosen if found[plan.cell]], until, say)
+    found, failed = _run(chosen, until, seed, say)
+    memories, unknown = _memories([plan.cell for plan in chosen if found[plan.cell] and memory], until, say)
     wanted = FEW if quick else FULL_N
     timed = [_timed(plan, found[plan.cell], memories.get(plan.cell), wanted) for plan in chosen if found[plan.cell]]
     return timed, [*left_out, *too_long, *failed, *unknown]
@@ -226,24 +234,46 @@ def plan_cell(
     *,
     quick: bool = False,
     slow_seconds: float = SECONDS,
+    memory: bool = True,
 ) -> Planned:
     """Return how a cell is sampled and how long that takes, from the seconds of a run and of starting a process."""
     effort = effort_for(cell.batch, run_seconds, processes, quick=quick, slow_seconds=slow_seconds)
-    sampling = min(effort.hard_seconds, max(effort.soft_seconds, effort.enough * run_seconds))
-    warmups = max(effort.warmup_seconds, 3 * run_seconds)
-    own = max(OWN_RUNS.soft_seconds, (OWN_RUNS.enough + 1) * run_seconds)
-    memory = startup + 2 * run_seconds
-    return Planned(cell, effort, processes * (startup + warmups + sampling + own) + memory)
+    each = startup + _lasts(effort, run_seconds) + _lasts(OWN_RUNS, run_seconds)
+    more = startup + 2 * run_seconds if memory else 0.0
+    return Planned(cell, effort, processes * each + more, processes)
+
+
+def look_seconds(run_seconds: float) -> float:
+    """Return what a first look at a batch takes, without the start of its process."""
+    return _lasts(FIRST_LOOK, run_seconds) if run_seconds <= FIRST_LOOK.hard_seconds else 0.0
+
+
+def _lasts(effort: Effort, run_seconds: float) -> float:
+    """Return the seconds that a process warms up, at most, and samples: whole runs, the last begun before the end."""
+    window = _sampled(WINDOW, run_seconds) * run_seconds
+    warmup = (math.floor(effort.warmup_seconds / window) + 1) * window
+    return warmup + _sampled(effort, run_seconds) * run_seconds
+
+
+def _sampled(effort: Effort, run_seconds: float) -> int:
+    soft = max(effort.enough, math.ceil(effort.soft_seconds / run_seconds))
+    return max(1, min(effort.samples, soft, math.ceil(effort.hard_seconds / run_seconds)))
 
 
 def _run(
-    planned: Sequence[Planned], processes: int, deadline: Deadline, seed: int, say: Progress
+    planned: Sequence[Planned], deadline: Deadline, seed: int, say: Progress
 ) -> tuple[dict[Cell, list[dict[str, Any]]], list[LeftOut]]:
     """Return what the processes of each cell gave; a cell that fails once is not tried again."""
     names = {str(index): plan for index, plan in enumerate(planned)}
     found: dict[Cell, list[dict[str, Any]]] = {plan.cell: [] for plan in planned}
     failed: dict[Cell, LeftOut] = {}
-    order = random_order(list(names), processes, seed)
+    rounds = max((plan.processes for plan in planned), default=0)
+    left = {name: plan.processes for name, plan in names.items()}
+    order = []
+    for name in random_order(list(names), rounds, seed):
+        if left[name] > 0:
+            left[name] -= 1
+            order.append(name)
     for done, plan in enumerate(names[name] for name in order):
         cell = plan.cell
         if cell in failed:
