@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from flyweight.errors import TrainingError
+from flyweight.tune import store as module
 from flyweight.tune.deaths import AT_ONE_PLACE, IN_A_ROW, Patience, bury
 from flyweight.tune.plan import plan_search
 from flyweight.tune.search import Search, Source
@@ -44,6 +46,17 @@ def die_at(store: Store, work: str) -> None:
     assert store.claim(work)
     store.owner = me
     process.wait()
+
+
+def die_elsewhere(store: Store, work: str, epochs: int, pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the claim of a process of another machine, whose beat stands still since it had trained `epochs`."""
+    me, store.owner = store.owner, Owner("elsewhere", pid, "1")
+    assert store.claim(work)
+    assert store.beat(work, epochs)
+    store.owner = me
+    store.claims()  # its beat is seen
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.0)
+    time.sleep(0.01)
 
 
 def train_epochs(search: Search, epochs: int) -> None:
@@ -111,3 +124,36 @@ def test_workers_that_die_while_nothing_is_finished_end_the_search(search: Searc
         patience.died(search, store.trials())
     with pytest.raises(TrainingError, match="20 workers died one after the other"):
         patience.died(search, store.trials())
+
+
+def test_deaths_on_another_machine_are_counted_where_they_were_there(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(search)
+    begin(store)
+    for number in range(2 * AT_ONE_PLACE):  # it got further each time, but nothing of that lies in this folder
+        die_elsewhere(store, "0/0", number, number, monkeypatch)
+        bury(search, store)
+    assert trial(store).state is TrialState.RUNNING
+    assert [death["epochs"] for death in trial(store).user_attrs[DEATHS]] == list(range(2 * AT_ONE_PLACE))
+
+
+def test_deaths_at_one_epoch_on_other_machines_give_a_trial_up(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(search)
+    begin(store)
+    for number in range(AT_ONE_PLACE):
+        die_elsewhere(store, "0/0", 4, number, monkeypatch)
+        bury(search, store)
+    assert trial(store).state is TrialState.FAIL
+    assert "after 4 epochs" in trial(store).user_attrs[CAUSE]
+
+
+def test_a_death_elsewhere_does_not_take_its_place_from_this_folder(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(search)
+    begin(store)
+    train_epochs(search, 5)  # of an earlier attempt here
+    die_elsewhere(store, "0/0", 1, 1, monkeypatch)
+    bury(search, store)
+    assert [death["epochs"] for death in trial(store).user_attrs[DEATHS]] == [1]

@@ -15,11 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sqlalchemy
 import yaml
 from tests.tune.at_once import open_at_once
 
+from flyweight.data.sources import load_data
+from flyweight.train.recipe import load_recipe
+from flyweight.train.run import train_and_wait
+
+STALE = 10.0  # s, in place of a minute
 OWNER = "postgres"  # Debian's user of the server, which does not run as root
 SPACE = {
     "params": [
@@ -86,32 +92,97 @@ def test_processes_that_open_a_new_study_at_once_all_find_it(server: str) -> Non
             assert list(connection.execute(sqlalchemy.text("SELECT study_name FROM studies"))) == [("one",)]
 
 
+def on_machine(name: str, words: list[str]) -> list[str]:
+    """Return a command that runs under another host name: for Flyweight, on another machine."""
+    renamed = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name]
+    can = shutil.which("unshare") and subprocess.run([*renamed, "true"], capture_output=True).returncode == 0
+    if not can:
+        assert os.environ.get("CI") != "true", "CI runs these tests as root, with unshare"
+        pytest.skip("another host name needs root and unshare (util-linux)")
+    return [*renamed, *words]
+
+
+def impatient(words: list[str]) -> list[str]:
+    """Return a `flyweight` command that takes over sooner what another machine no longer says it is at."""
+    program = (
+        "from flyweight.tune import store\n"
+        f"store.STALE_SECONDS, store.BEAT_SECONDS = {STALE}, 0.5\n"
+        "from flyweight.cli import main\n"
+        "main()"
+    )
+    return [sys.executable, "-c", program, *words[3:]]
+
+
+def check_by_rerun(trial: dict[str, Any], machines: list[Path], again: Path) -> None:
+    """Train each rung of a trial again, from the recipe that the machine that finished it resolved."""
+    for result in trial["results"]:
+        place = f"trials/{trial['number']:04d}/rung{result['rung']}"
+        (finished,) = [out / place for out in machines if (out / place / "trained.json").is_file()]
+        recipe = load_recipe(finished / "recipe.resolved.yaml")
+        trained = train_and_wait(load_data("sample"), recipe, again / place, device="cpu")
+        assert trained.metrics["val_accuracy"] == result["score"]
+
+
 def test_two_machines_share_a_search_and_no_trial_is_lost_or_repeated(server: str, tmp_path: Path) -> None:
     machines = [tmp_path / "one", tmp_path / "two"]
-    running = [subprocess.Popen(command(server, out, "shared", 6), stdout=subprocess.PIPE) for out in machines]
+    asked = [on_machine(out.name, command(server, out, "shared", 6)) for out in machines]
+    running = [subprocess.Popen(words, stdout=subprocess.PIPE) for words in asked]
     said = [process.communicate(timeout=500)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]
     reports = [json.loads(text) for text in said]
     trials = reports[0]["trials"]
     assert [trial["number"] for trial in trials] == list(range(6))
     assert {trial["status"] for trial in trials} == {"finished", "stopped"}
+    assert {trial["deaths"] for trial in trials} == {0}
     assert len({json.dumps(trial["values"]) for trial in trials}) == 6
     folders = [sorted(path.relative_to(out) for path in out.glob("trials/*/rung*")) for out in machines]
     assert not set(folders[0]) & set(folders[1])  # what one trained the other did not
     done = {f"trials/{trial['number']:04d}/rung{result['rung']}" for trial in trials for result in trial["results"]}
     assert {str(path) for part in folders for path in part} == done
     assert all(folders)
+    for trial in trials:
+        check_by_rerun(trial, machines, tmp_path / "again")
 
 
 @pytest.mark.slow
 def test_what_a_machine_that_died_was_at_is_taken_over_by_the_other(server: str, tmp_path: Path) -> None:
-    first = subprocess.Popen(command(server, tmp_path / "one", "taken", 3), stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 200
-    while not list((tmp_path / "one").glob("trials/*/rung*/checkpoint.pt")) and time.monotonic() < until:
-        time.sleep(0.1)
+    machines = [tmp_path / "one", tmp_path / "two"]
+    asked = [on_machine(out.name, impatient(command(server, out, "taken", 3))) for out in machines]
+    first = subprocess.Popen(asked[0], stdout=subprocess.DEVNULL)
+    left = stop_in_training(server, first)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    second = subprocess.run(command(server, tmp_path / "two", "taken", 3), capture_output=True, check=True)
+    assert left.owner.startswith("one:")
+    start = time.monotonic()
+    second = subprocess.run(asked[1], capture_output=True, check=True)
+    assert time.monotonic() - start > STALE  # of another machine only the silence tells
     trials = json.loads(second.stdout)["trials"]
     assert len(trials) == 3
     assert {trial["status"] for trial in trials} <= {"finished", "stopped"}
+    number, rung = map(int, left.work.split("/"))
+    assert [trial["deaths"] for trial in trials] == [int(one == number) for one in range(3)]
+    (death,) = deaths(server, number)
+    assert (death["rung"], death["epochs"], death["worker"]) == (rung, left.epochs, left.owner)
+    assert (machines[1] / f"trials/{number:04d}/rung{rung}/trained.json").is_file()  # from its first epoch on
+    for trial in trials:
+        check_by_rerun(trial, machines, tmp_path / "again")
+
+
+def stop_in_training(url: str, process: subprocess.Popen[bytes]) -> Any:
+    """Stop a machine after an epoch, in the middle of a training; return what it has claimed."""
+    until = time.monotonic() + 200
+    with sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT").connect() as asking:
+        while time.monotonic() < until:
+            process.send_signal(signal.SIGSTOP)
+            if sqlalchemy.inspect(asking).has_table("flyweight_claims"):
+                claims = "SELECT work, owner, epochs FROM flyweight_claims WHERE epochs > 0 AND study = 'taken'"
+                if row := asking.execute(sqlalchemy.text(claims)).first():
+                    return row
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+    raise AssertionError("no epoch was trained")
+
+
+def deaths(url: str, number: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = optuna.load_study(study_name="taken", storage=url).trials[number].user_attrs["deaths"]
+    return found

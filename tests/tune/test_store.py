@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from tests.tune.at_once import open_at_once
 
 from flyweight.errors import OutputError, RecipeError
@@ -181,3 +182,15 @@ def test_this_process_lives_and_a_number_used_again_is_another_process() -> None
     assert Owner.parse(str(me)) == me
     assert Owner(me.host, os.getpid(), "0").gone
     assert not Owner("elsewhere", os.getpid(), "0").gone
+
+
+def test_a_study_from_before_claims_said_how_far_they_are_goes_on(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    with store.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("ALTER TABLE flyweight_claims DROP COLUMN epochs"))
+    again = opened(tmp_path)
+    assert again.claim("3/0")
+    assert [claim.epochs for claim in again.claims()] == [0]
+    assert again.beat("3/0", 7)
+    assert again.beat("3/0")
+    assert [claim.epochs for claim in again.claims()] == [7]

@@ -43,7 +43,8 @@ def _note(search: Search, store: Store, claim: Claim) -> None:
     worker = str(claim.owner)
     if any((death["worker"], death["rung"]) == (worker, rung) for death in noted):
         return  # whoever noted it died before the claim was dropped
-    epochs = _epochs(search, number, rung)
+    here_too = epochs_here(search, number, rung) if claim.owner.here else 0
+    epochs = max(claim.epochs, here_too)  # what it said last; its files may lie on another machine
     noted.append({"rung": rung, "epochs": epochs, "worker": worker, "outlived": claim.outlived})
     if trial.state.is_finished():
         return
@@ -54,8 +55,8 @@ def _note(search: Search, store: Store, claim: Claim) -> None:
         store.end(number, TrialState.FAIL)
 
 
-def _epochs(search: Search, number: int, rung: int) -> int:
-    """Return how far a training is on this machine."""
+def epochs_here(search: Search, number: int, rung: int) -> int:
+    """Return how far a training is in the folder of this machine."""
     history = trial_folder(search, number) / f"rung{rung}" / "history.jsonl"
     return len(history.read_text("utf-8").splitlines()) if history.is_file() else 0
 

@@ -47,6 +47,7 @@ _CLAIMS = Table(
     Column("owner", String(256), nullable=False),
     Column("beat", Integer, nullable=False),
     Column("since", Float, nullable=False),
+    Column("epochs", Integer, nullable=False, server_default="0"),
     UniqueConstraint("study", "work"),
 )
 
@@ -114,6 +115,7 @@ class Claim:
         beat: How often it has said that it is still at it.
         dead: True where it has died.
         outlived: True where whoever asks had opened the study before it was claimed.
+        epochs: How far its training had come, as it said itself: the files may lie on another machine.
     """
 
     work: str
@@ -121,6 +123,7 @@ class Claim:
     beat: int
     dead: bool
     outlived: bool
+    epochs: int
 
 
 @dataclass
@@ -168,7 +171,15 @@ class Store:
         with _explained(self.url), self.engine.begin() as connection:
             rows = connection.execute(_CLAIMS.select().where(_CLAIMS.c.study == self.study.study_name)).all()
         return [
-            Claim(row.work, Owner.parse(row.owner), row.beat, self._dead(row), self.opened < row.since) for row in rows
+            Claim(
+                work=row.work,
+                owner=Owner.parse(row.owner),
+                beat=row.beat,
+                dead=self._dead(row),
+                outlived=self.opened < row.since,
+                epochs=row.epochs,
+            )
+            for row in rows
         ]
 
     def drop(self, claim: Claim) -> None:
@@ -218,11 +229,12 @@ class Store:
             ended.set()
             thread.join()
 
-    def beat(self, work: str) -> bool:
-        """Say that this process is still at it; False where the claim was taken over."""
+    def beat(self, work: str, epochs: int | None = None) -> bool:
+        """Say that this process is still at it, and how far; False where the claim was taken over."""
+        far = {} if epochs is None else {"epochs": epochs}
         mine = (_CLAIMS.c.study == self.study.study_name, _CLAIMS.c.work == work, _CLAIMS.c.owner == str(self.owner))
         with _explained(self.url), self.engine.begin() as connection:
-            done = connection.execute(_CLAIMS.update().where(*mine).values(beat=_CLAIMS.c.beat + 1))
+            done = connection.execute(_CLAIMS.update().where(*mine).values(beat=_CLAIMS.c.beat + 1, **far))
         changed: int = done.rowcount
         return changed == 1
 
@@ -282,12 +294,21 @@ def open_store(url: str, name: str, *, facts: Mapping[str, Any], directions: Seq
         storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(url))
         study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=True)
         _TABLES.create_all(storage.engine, checkfirst=True)
+        _add_epochs(storage.engine)
         there = study.user_attrs.get(FACTS)
         if there is None:
             study.set_user_attr(FACTS, dict(facts))
             there = dict(facts)
     _same(dict(facts), there, name, url)
     return Store(url, study, storage.engine, Owner.me())
+
+
+def _add_epochs(engine: sqlalchemy.Engine) -> None:
+    """Give the table of a study that was begun before claims said how far they are the column for it."""
+    if _CLAIMS.c.epochs.name not in {column["name"] for column in sqlalchemy.inspect(engine).get_columns(_CLAIMS.name)}:
+        with engine.begin() as connection:
+            added = f"ALTER TABLE {_CLAIMS.name} ADD COLUMN epochs INTEGER NOT NULL DEFAULT 0"
+            connection.execute(sqlalchemy.text(added))
 
 
 def _make_folder(folder: Path) -> None:

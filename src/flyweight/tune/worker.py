@@ -1,6 +1,7 @@
 """What a worker of a search does: decide with the others what comes next, train it, write down what it gave.
 
-Any number of processes call `work` with the same search. Killed anywhere, each trial goes on from its last checkpoint.
+Any number of processes call `work` with the same search. Killed anywhere, each trial goes on from its last checkpoint;
+on another machine, whose folder has none, that training begins again with the same values.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from flyweight.data.dataset import Dataset
 from flyweight.errors import BudgetError, ExportError, ModelError, RecipeError, TrainingError
 from flyweight.measure.accuracy import METRICS, score
 from flyweight.train.answers import validation_logits
+from flyweight.train.loop import EpochDone
 from flyweight.train.run import Finished, run
 from flyweight.train.trained import Trained
 from flyweight.tune.brackets import Add, Done, Step, Train, Wait, next_step, stopped
-from flyweight.tune.deaths import bury
+from flyweight.tune.deaths import bury, epochs_here
 from flyweight.tune.search import Search
 from flyweight.tune.space import Value, keys_of
 from flyweight.tune.stop import unlikely_to_improve
@@ -227,6 +229,7 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
     folder = trial_folder(search, step.number) / f"rung{step.rung}"
     trained: Trained | None = None
     with store.beating(step.work) as lost:
+        store.beat(step.work, epochs_here(search, step.number, step.rung))
         try:
             recipe = rung.recipe(search.trial_recipe(values))
             for event in run(dataset, recipe, folder, device="cpu"):
@@ -234,7 +237,8 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
                     return
                 if isinstance(event, Finished):
                     trained = event.trained
-                elif type(event).__name__ == "EpochDone":
+                elif isinstance(event, EpochDone):
+                    store.beat(step.work, int(event.row["epoch"]))
                     yield Looking(step)
         except UNTRAINABLE as error:
             store.note(step.number, CAUSE, error.what)
