@@ -6,10 +6,10 @@ repetition has seeds of its own, and begins with a random search of 32 full trai
 
     target      mean accuracy, over three fresh seeds, of the recipe that random search ends with: retrained at full
                 length, judged on 10,000 held-out images that no search trains or validates on
-    passes      image passes of a search until its incumbent (the recipe that it would hand out if it ended now),
-                retrained and judged the same way, has at least the target. Every pass of every rung, pruned trial and
-                diverged training counts. Every change of incumbent is judged; these retrainings are not search, and
-                are not counted
+    passes      image passes of a search until its incumbent (the recipe that it holds best at that moment, reached or
+                expected at full length), retrained and judged the same way, has at least the target. Every pass of
+                every rung, pruned trial and diverged training counts. Every change of incumbent is judged; these
+                retrainings are not search, and are not counted
     ratio       those passes over all of random search's. A search that spends as many without reaching the target ends
                 there; its ratio, of 1 or more, is a lower bound (`reached` is false) and stays in the median
 

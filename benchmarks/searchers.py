@@ -79,7 +79,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The best recipe so far of a search: what it would hand out if it ended now.
+    """The best recipe so far of a search, by what it knows at that moment.
 
     Attributes:
         number: Of the trial.
@@ -135,8 +135,9 @@ def tuned(search: Search, dataset: Dataset) -> Iterator[State]:
 def state_of(search: Search, trials: Sequence[FrozenTrial]) -> State:
     """Return every image pass and incumbent, in the order in which trainings ended; those that diverged are counted.
 
-    The incumbent is the trial whose recipe `flyweight tune` hands out: the best at full length, reached or expected, of
-    those that came as far as the rung before the full one.
+    The incumbent is the trial that is best at full length, reached or expected, of those that came as far as the rung
+    before the full one: the search has one before its first full training. At its end `flyweight tune` hands out the
+    best of those trained in full.
     """
     ends: list[tuple[float, int, int, int | None, float]] = []  # when, trial, passes, rung, score
     for index, trial in enumerate(trials):

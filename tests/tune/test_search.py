@@ -122,6 +122,40 @@ def test_with_several_objectives_the_front_is_reported(data: Path, tmp_path: Pat
     assert stored == (2,)
 
 
+@pytest.mark.parametrize("stop", ["halving", "hyperband"])
+def test_with_several_objectives_what_is_handed_out_was_trained_in_full_and_lies_on_the_front(
+    stop: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The images are so easy that many trials reach the same score, short ones and wide networks too."""
+    out = tmp_path / "out"
+    space = with_params({"key": "model.args.width", "choices": [4, 8, 16], "likely": 16})
+    words = command(data, out, "--objective", "accuracy,size", "--stop", stop, "--trials", "6", space=space)
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    facts = facts_in(out)
+    finals = [trial for trial in facts.trials if trial.status == "finished"]
+    assert 0 < len(finals) < len(facts.trials)
+    best = facts.trial(facts.best or 0)
+    assert best in finals
+    assert best.score == facts.best_expected == max(trial.score or 0.0 for trial in finals)
+    points = {trial.number: (-(trial.score or 0.0), trial.costs["size"] or 0.0) for trial in finals}
+    front = {
+        number
+        for number, (loss, size) in points.items()
+        if not any(a <= loss and b <= size and (a, b) != (loss, size) for a, b in points.values())
+    }
+    assert set(facts.front) == front
+    assert best.number in front
+    assert {file.name for file in (out / "recipes").iterdir()} == {f"{number:04d}.yaml" for number in front}
+    for number, file in zip(facts.front, facts.front_recipes, strict=True):
+        assert file in printed
+        recipe = load_recipe(file)
+        assert recipe.epochs == 3
+        assert recipe.optim.lr == facts.trial(number).values["optim.lr"]
+        assert f"{100 * (facts.trial(number).score or 0.0):.2f} %" in str(recipe.expected)
+    assert load_recipe(out / "recipe.yaml") == load_recipe(out / "recipes" / f"{best.number:04d}.yaml")
+
+
 def test_each_scientific_choice_gets_as_many_trials_and_its_own_best(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     space = with_params({"key": "optim.name", "choices": ["sgd", "adamw"], "role": "scientific"})

@@ -138,6 +138,7 @@ def test_the_best_so_far_is_expected_of_trials_that_came_as_far_as_the_rung_befo
     scores = [{0: 0.3, 1: 0.5, 2: 0.6}, {0: 0.4, 1: 0.45}, {0: 0.35, 1: 0.65}, {0: 0.9}, {}]
     assert leaders(scores, 2) == [2, 0, 1]
     assert leaders([{0: 0.5}, {}, {0: 0.7}], 0) == [2, 0]
+    assert leaders([{1: 0.7}, {1: 0.7, 2: 0.7}], 2) == [1, 0]  # of equal ones the longest
 
 
 def test_a_search_ends_where_a_gain_has_become_unlikely_and_not_before() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from flyweight.cli.progress import Bars, need_train_extra
 from flyweight.errors import MissingExtraError
+from flyweight.measure.budget import show
 from flyweight.runtime.environment import usable_cores
 
 if TYPE_CHECKING:
@@ -117,9 +118,15 @@ def tune(
 
 def _more(facts: TuningFacts) -> str:
     best = facts.trial(facts.best or 0)
-    if best.status == "finished" or facts.best_expected is None:
+    if facts.in_full(best) or facts.best_expected is None:
         return ""
     return f" after {best.results[-1].images:,} image passes; {100 * facts.best_expected:.2f} % expected at full length"
+
+
+def _in_words(facts: TuningFacts, number: int) -> str:
+    trial = facts.trial(number)
+    costs = [f"{name} {show(name, trial.costs[name] or 0.0)}" for name in facts.objectives[1:]]
+    return ", ".join([f"{facts.objectives[0]} {100 * (trial.score or 0):.2f} %", *costs])
 
 
 def need_tune_extra() -> None:
@@ -165,5 +172,7 @@ def _print(facts: TuningFacts, search: Search, data: str) -> None:
         )
     for edge in facts.edges:
         print(f"note: {edge}")
+    for number, file in zip(facts.front, facts.front_recipes, strict=True):
+        print(f"  front: trial {number}, {_in_words(facts, number)}  {file}")
     print(f"recipe  {facts.recipe}\nreport  {search.out / 'report.html'}")
     print(f"next    flyweight train {data} --recipe {facts.recipe} --set seed=1 --out runs/tuned")

@@ -111,15 +111,16 @@ class TuningFacts(Fact):
 
     Attributes:
         objectives: The metric of the validation images, then costs.
-        best: Number of the trial that is best at full length, reached or expected; None where none came as far as the
-            rung before the full one. `best_expected` is that score.
-        front: Numbers of those that no other beats in every objective.
+        best: Number of the trial that is best of those trained in full; before there is one, the best expected of those
+            that came as far as the rung before; else None. `best_expected` is that score, reached or expected.
+        front: With several objectives, numbers of those that no other beats in all of them, `best` among them.
+        front_recipes: Their files, in the same order; () while the search goes on.
         edges: Values of the best trials that lie at the end of their range, in words.
         image_passes: Of all trainings, the partial ones included; `full_passes` is one full training.
         train_seconds: Of one core, validation left out.
         predicted_seconds: What was foreseen for all trials, validation included; null where nothing was.
         ended: Why the search stopped.
-        recipe: File of the best recipe.
+        recipe: File of the best recipe; "" while the search goes on.
     """
 
     kind: Literal["tuning"] = "tuning"
@@ -132,6 +133,7 @@ class TuningFacts(Fact):
     best: Count | None = None
     best_expected: Number = None
     front: tuple[Count, ...] = ()
+    front_recipes: tuple[str, ...] = ()
     choices: tuple[ChoiceFacts, ...] = ()
     edges: tuple[str, ...] = ()
     image_passes: Count
@@ -145,6 +147,10 @@ class TuningFacts(Fact):
     def trial(self, number: int) -> TrialFacts:
         """Return a trial by its number."""
         return next(trial for trial in self.trials if trial.number == number)
+
+    def in_full(self, trial: TrialFacts) -> bool:
+        """True where a trial was trained in full."""
+        return bool(trial.results) and trial.results[-1].rung == len(self.rungs) - 1
 
 
 def build_tuning_report(facts: TuningFacts, out: Path) -> ReportFiles:

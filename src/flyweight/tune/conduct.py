@@ -11,7 +11,7 @@ from flyweight.errors import FlyweightError
 from flyweight.report.tuning import TuningFacts, build_tuning_report
 from flyweight.tune.engines import load_engine, run_workers
 from flyweight.tune.forecast import foresee, in_words
-from flyweight.tune.outcome import facts_of, write_recipe
+from flyweight.tune.outcome import facts_of, write_recipes
 from flyweight.tune.search import Search
 from flyweight.tune.store import open_store
 
@@ -29,7 +29,7 @@ def conduct(
 ) -> Iterator[TuningFacts]:
     """Say what it will cost, then run the workers; yield what is known each time the page is drawn.
 
-    The last time the recipe is written.
+    The last time the recipes are written.
 
     Args:
         engine: local or ray.
@@ -60,10 +60,11 @@ def conduct(
         ended = _why(search, store.trials(), until)
     except (KeyboardInterrupt, FlyweightError):
         with contextlib.suppress(FlyweightError):  # what stopped it is what is said
+            write_recipes(search, store.trials())
             facts = facts_of(search, dataset, store.trials(), ended="Stopped; the same command continues.")
             build_tuning_report(facts, search.out)
         raise
-    write_recipe(search, store.trials())
+    write_recipes(search, store.trials())
     facts = facts_of(search, dataset, store.trials(), ended=ended)
     build_tuning_report(facts, search.out)
     yield facts

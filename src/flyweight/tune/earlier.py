@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flyweight.errors import RecipeError
-from flyweight.report.tuning import TrialFacts, TuningFacts
+from flyweight.report.tuning import TuningFacts
 from flyweight.train.recipe import Recipe, load_recipe
 from flyweight.tune.space import Space, Value
 from flyweight.tune.trials import RECIPE, recipe_file
@@ -51,7 +51,7 @@ def best_recipes(folder: Path) -> list[Recipe]:
         RecipeError: The folder holds no recipe.
     """
     facts = _facts_in(folder)
-    trials = [trial for trial in facts.trials if _full(facts, trial)] if facts else []
+    trials = [trial for trial in facts.trials if facts.in_full(trial)] if facts else []
     trials.sort(key=lambda trial: (-(trial.score or 0.0), trial.number))
     files = [recipe_file(folder, trial.number, trial.results[-1].rung) for trial in trials]
     recipes = [load_recipe(file) for file in (folder / RECIPE, *files) if file.is_file()]
@@ -76,7 +76,3 @@ def _facts_in(folder: Path) -> TuningFacts | None:
         return TuningFacts.model_validate_json((folder / "report.json").read_bytes())
     except (OSError, ValidationError):
         return None  # no search, or none of this version
-
-
-def _full(facts: TuningFacts, trial: TrialFacts) -> bool:
-    return bool(trial.results) and trial.results[-1].rung == len(facts.rungs) - 1

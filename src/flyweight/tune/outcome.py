@@ -1,4 +1,4 @@
-"""What a search found: the best trial as a recipe, and the facts of its report."""
+"""What a search found: the best trial and those of the front as recipes, and the facts of its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from flyweight.report.facts import Conditions
 from flyweight.report.tuning import ChoiceFacts, ParamFacts, RungFacts, RungResult, TrialFacts, TuningFacts
 from flyweight.runtime.environment import environment
 from flyweight.train.recipe import Recipe
-from flyweight.tune.brackets import rank
 from flyweight.tune.edges import edges
 from flyweight.tune.forecast import predicted_seconds
 from flyweight.tune.search import Search
@@ -28,51 +27,46 @@ from flyweight.tune.trials import (
     DEATHS,
     NO_BRACKET,
     RECIPE,
-    entrants_of,
+    RECIPES,
     expected_of,
-    leaders_of,
+    front_file,
     rungs_of,
     seen_of,
 )
+from flyweight.tune.winners import best_first, front_of, in_full
 
 LEAST_FOR_IMPORTANCE = 8
 
 Status = Literal["finished", "stopped", "over budget", "failed", "running"]
 
 
-def best_trial(search: Search, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the trial that is best in the metric at full length, reached or expected; None where none came far enough.
-
-    Far enough is the rung before the full one.
-    """
-    return next(iter(leaders_of(search, trials)), None)
-
-
-def best_recipe(search: Search, trials: Sequence[FrozenTrial]) -> Recipe | None:
-    """Return the recipe of the best trial, named after the search, with what it gave; None where there is none."""
-    best = best_trial(search, trials)
-    if best is None:
-        return None
-    gave = f"{_gave(search, trials, best)}, trial {best.number} of the search {search.name}, chosen by this number"
-    recipe = search.trial_recipe(keys_of(search.space.params, best.params))
+def recipe_of(search: Search, trials: Sequence[FrozenTrial], chosen: FrozenTrial) -> Recipe:
+    """Return the recipe of a trial at full length, named after the search, with what it gave."""
+    gave = f"{_gave(search, trials, chosen)}, trial {chosen.number} of the search {search.name}, chosen by this number"
+    recipe = search.trial_recipe(keys_of(search.space.params, chosen.params))
     return recipe.model_copy(update={"expected": {f"{search.metric} on validation": gave}})
 
 
-def _gave(search: Search, trials: Sequence[FrozenTrial], best: FrozenTrial) -> str:
-    results = rungs_of(search, best)
+def _gave(search: Search, trials: Sequence[FrozenTrial], chosen: FrozenTrial) -> str:
+    results = rungs_of(search, chosen)
     last = max(results)
     if last == search.full:
         return f"{100 * results[last]['score']:.2f} %"
-    expected = 100 * (expected_of(search, trials, best.number) or 0.0)
+    expected = 100 * (expected_of(search, trials, chosen.number) or 0.0)
     return f"{expected:.2f} % expected, {100 * results[last]['score']:.2f} % after {results[last]['images']:,} images"
 
 
 def facts_of(
     search: Search, dataset: Dataset, trials: Sequence[FrozenTrial], *, ended: str = "", command: str = ""
 ) -> TuningFacts:
-    """Return what the report of the search says, as far as it has come."""
-    best = best_trial(search, trials)
-    order = _fronts(search, _finals(search, trials))
+    """Return what the report of the search says, as far as it has come.
+
+    Args:
+        ended: Why the search stopped; "" while it goes on, and has no recipes written.
+    """
+    order = best_first(search, trials)
+    best = next(iter(order), None)
+    front = tuple(trial.number for trial in front_of(search, trials))
     rows = tuple(_trial_facts(search, trial) for trial in trials)
     return TuningFacts(
         title=f"{search.name}: {search.recipe.name} tuned on {dataset.name}",
@@ -86,36 +80,18 @@ def facts_of(
         trials=rows,
         best=None if best is None else best.number,
         best_expected=None if best is None else expected_of(search, trials, best.number),
-        front=order if search.costs else (),
+        front=front,
+        front_recipes=tuple(str(front_file(search.out, number)) for number in front) if ended else (),
         choices=_choices(search, trials),
-        edges=edges(search, leaders_of(search, trials)),
+        edges=edges(search, order),
         image_passes=sum(row.images for row in rows),
         full_passes=search.ladder[-1].images,
         train_seconds=sum(result.seconds for row in rows for result in row.results),
         predicted_seconds=predicted_seconds(search),
         ended=ended,
-        recipe="" if best is None else str(search.out / RECIPE),
+        recipe=str(search.out / RECIPE) if ended and best is not None else "",
         conditions=_conditions(search, dataset, command),
     )
-
-
-def _finals(search: Search, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return those trained in full, best in the metric first."""
-    full = [trial for trial in trials if search.full in rungs_of(search, trial)]
-    return sorted(full, key=lambda trial: (-rungs_of(search, trial)[search.full]["score"], trial.number))
-
-
-def _fronts(search: Search, finals: Sequence[FrozenTrial]) -> tuple[int, ...]:
-    """Return the numbers of the finished trials that no other beats in every objective."""
-    entrants = {entrant.number: entrant for entrant in entrants_of(search, finals)}
-    scores = [entrants[trial.number].scores[search.full] for trial in finals]
-    kept = []
-    for index in rank(scores):
-        mine = scores[index]
-        beaten = any(all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine for other in scores)
-        if not beaten:
-            kept.append(finals[index].number)
-    return tuple(sorted(kept))
 
 
 def _trial_facts(search: Search, trial: FrozenTrial) -> TrialFacts:
@@ -155,7 +131,7 @@ def _choices(search: Search, trials: Sequence[FrozenTrial]) -> tuple[ChoiceFacts
             groups.setdefault(tuple(trial.params[name] for name in names), []).append(trial)
     found = []
     for values, members in groups.items():
-        finals = _finals(search, members)
+        finals = in_full(search, members)
         found.append(
             ChoiceFacts(
                 choice=dict(zip((param.key for param in search.space.scientific), values, strict=True)),
@@ -221,11 +197,20 @@ def _conditions(search: Search, dataset: Dataset, command: str) -> Conditions:
     )
 
 
-def write_recipe(search: Search, trials: Sequence[FrozenTrial]) -> Path | None:
-    """Write the best recipe into the folder of the search; None where there is none."""
-    recipe = best_recipe(search, trials)
-    if recipe is None:
+def write_recipes(search: Search, trials: Sequence[FrozenTrial]) -> Path | None:
+    """Write the best recipe into the folder of the search, and those of the front beside it; None where there is none.
+
+    Recipes of an earlier end of the search that are on the front no longer are removed.
+    """
+    front = {front_file(search.out, trial.number): trial for trial in front_of(search, trials)}
+    for file, trial in front.items():
+        recipe_of(search, trials, trial).save(file)
+    for file in (search.out / RECIPES).glob("*.yaml"):
+        if file not in front:
+            file.unlink()
+    best = next(iter(best_first(search, trials)), None)
+    if best is None:
         return None
     path = search.out / RECIPE
-    recipe.save(path)
+    recipe_of(search, trials, best).save(path)
     return path

@@ -218,12 +218,12 @@ def expected_at_full(scores: Sequence[Mapping[int, float]], full: int) -> list[f
 def leaders(scores: Sequence[Mapping[int, float]], full: int) -> list[int]:
     """Return the indices of the trials that came as far as the rung before the full one, best first.
 
-    They are ordered by what they reached at full length, or would have: a search has a best recipe before its first
-    full training is done, and one that was left behind on a good score is not forgotten.
+    They are ordered by what they reached at full length, or would have, equal ones by their longest rung: a search has
+    an incumbent before its first full training is done. What it hands out in the end is another matter: `winners`.
     """
     expected = expected_at_full(scores, full)
     far = [index for index, scored in enumerate(scores) if scored and max(scored) >= full - 1]
-    return sorted(far, key=lambda index: (-(expected[index] or 0.0), index))
+    return sorted(far, key=lambda index: (-(expected[index] or 0.0), -max(scores[index]), index))
 
 
 def _ask(trial: optuna.Trial, param: Param) -> Value:

@@ -13,7 +13,8 @@ from flyweight.tune.search import Search
 from flyweight.tune.suggest import Seen, expected_at_full, leaders
 
 BRACKET, COSTS, EXCESS, CAUSE, DEATHS = "bracket", "costs", "excess", "cause", "deaths"
-RECIPE = "recipe.yaml"
+RECIPE, RECIPES = "recipe.yaml", "recipes"  # the best; those of the front
+DISTURBED = "disturbed"  # its network was timed while other programs had the processor
 NO_BRACKET = -1  # over budget, or impossible: never trained
 
 
@@ -25,6 +26,11 @@ def trial_folder(search: Search, number: int) -> Path:
 def recipe_file(out: Path, number: int, rung: int) -> Path:
     """Return the file that holds the recipe of a training of a search whose folder is `out`."""
     return out / "trials" / f"{number:04d}" / f"rung{rung}" / RECIPE
+
+
+def front_file(out: Path, number: int) -> Path:
+    """Return the file that holds the recipe of a trial of the front."""
+    return out / RECIPES / f"{number:04d}.yaml"
 
 
 def rung_key(rung: int) -> str:
