@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from flyweight.errors import TrainingError
 from flyweight.tune import store as module
-from flyweight.tune.deaths import AT_ONE_PLACE, IN_A_ROW, Patience, bury
+from flyweight.tune.deaths import AT_ONE_PLACE, IN_A_ROW, WHOLE, Patience, bury, explain
 from flyweight.tune.plan import plan_search
 from flyweight.tune.search import Search, Source
 from flyweight.tune.store import Owner, Store, open_store
@@ -82,6 +82,40 @@ def test_a_death_is_noted_once_with_where_it_was_and_the_work_is_free_again(sear
     assert store.claim("0/0")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how a process ended that is not one's own")
+def test_how_a_worker_ended_is_in_the_death_and_in_the_cause(search: Search) -> None:
+    store = store_of(search)
+    begin(store)
+    killed = "killed by signal 9, most likely for want of memory"
+    for code, words in (("os._exit(3)", "ended with exit code 3"), *[("os.kill(os.getpid(), 9)", killed)] * 2):
+        process = subprocess.Popen([sys.executable, "-c", f"import os; input(); {code}"], stdin=subprocess.PIPE)
+        me, store.owner = store.owner, Owner.of(process.pid)
+        assert store.claim("0/0")
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        until = time.monotonic() + 30
+        while not store.owner.gone:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        store.owner = me
+        bury(search, store)  # nobody has waited for the process yet
+        process.wait()
+        assert trial(store).user_attrs[DEATHS][-1]["how"] == words
+    assert trial(store).user_attrs[CAUSE].endswith(f"and got no further: the last was {killed}")
+
+
+def test_who_started_a_worker_adds_how_it_ended_where_another_noted_its_death(search: Search) -> None:
+    store = store_of(search)
+    begin(store)
+    die_at(store, "0/0")
+    bury(search, store)
+    assert trial(store).user_attrs[DEATHS][0]["how"] == ""
+    explain(store, lambda owner: "killed by signal 6")
+    explain(store, lambda owner: "something else")
+    assert trial(store).user_attrs[DEATHS][0]["how"] == "killed by signal 6"
+
+
 def test_a_training_at_which_workers_die_at_one_place_fails_with_its_cause(search: Search) -> None:
     store = store_of(search)
     begin(store)
@@ -104,14 +138,28 @@ def test_a_training_that_gets_further_between_deaths_goes_on(search: Search) -> 
     assert len(trial(store).user_attrs[DEATHS]) == 2 * AT_ONE_PLACE
 
 
-def test_a_command_that_was_ended_whole_is_not_held_against_what_it_trained(search: Search) -> None:
+def test_a_command_that_was_ended_whole_is_not_held_against_what_it_trained_until_the_sixth_time(
+    search: Search,
+) -> None:
+    """One worker that is killed for memory again and again would else keep the search from ever going on."""
     begin(store_of(search))
-    for _ in range(2 * AT_ONE_PLACE):
+    for count in range(WHOLE):
+        train_epochs(search, 1)
+        assert trial(store_of(search)).state is TrialState.RUNNING, count
         die_at(store_of(search), "0/0")
         bury(search, store_of(search))  # the same command again
     store = store_of(search)
-    assert trial(store).state is TrialState.RUNNING
-    assert len(trial(store).user_attrs[DEATHS]) == 2 * AT_ONE_PLACE
+    assert trial(store).state is TrialState.FAIL
+    assert "the command died 6 times at it, after 1 epochs" in trial(store).user_attrs[CAUSE]
+
+
+def test_a_command_that_gets_further_each_time_is_never_held_against_what_it_trains(search: Search) -> None:
+    begin(store_of(search))
+    for epochs in range(2 * WHOLE):
+        train_epochs(search, epochs // 2)
+        die_at(store_of(search), "0/0")
+        bury(search, store_of(search))
+    assert trial(store_of(search)).state is TrialState.RUNNING
 
 
 def test_workers_that_die_while_nothing_is_finished_end_the_search(search: Search) -> None:
@@ -122,8 +170,8 @@ def test_workers_that_die_while_nothing_is_finished_end_the_search(search: Searc
     store.note(0, rung_key(0), {"score": 0.5})
     for _ in range(IN_A_ROW - 1):
         patience.died(search, store.trials())
-    with pytest.raises(TrainingError, match="20 workers died one after the other"):
-        patience.died(search, store.trials())
+    with pytest.raises(TrainingError, match=r"20 workers died one after the other.*the last was killed by signal 11"):
+        patience.died(search, store.trials(), "killed by signal 11")
 
 
 def test_deaths_on_another_machine_are_counted_where_they_were_there(

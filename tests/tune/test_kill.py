@@ -45,7 +45,7 @@ def outcome(out: Path) -> list[dict[str, Any]]:
     """Return the trials of the report, less their clocks and deaths."""
     trials: list[dict[str, Any]] = json.loads((out / "report.json").read_text())["trials"]
     for trial in trials:
-        del trial["deaths"]
+        del trial["deaths"], trial["died"]
         for result in trial["results"]:
             del result["seconds"], result["done"]
     return trials

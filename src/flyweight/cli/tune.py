@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,7 +156,13 @@ def _print(facts: TuningFacts, search: Search, data: str) -> None:
     )
     print(f"{facts.train_seconds / 60:.1f} core-minutes of training{foreseen}")
     if deaths := sum(trial.deaths for trial in facts.trials):
-        print(f"{deaths} worker{'s' * (deaths > 1)} died; what they were at went on from its last checkpoint")
+        how = dict.fromkeys(words for trial in facts.trials for words in trial.died)
+        print(
+            f"{deaths} worker{'s' * (deaths > 1)} died; what they were at went on from its last checkpoint"
+            + (f" ({'; '.join(how)})" if how else "")
+        )
+    for cause, count in Counter(trial.cause for trial in facts.trials if trial.status == "failed").items():
+        print(f"{count} trial{'s' * (count > 1)} failed: {cause}")
     if facts.best is None:
         print("no trial came as far as the rung before the full one: give it more minutes")
         return

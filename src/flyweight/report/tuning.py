@@ -56,6 +56,7 @@ class TrialFacts(Fact):
         costs: By metric of a budget: ms, bytes or counts.
         cause: Why it failed.
         deaths: Workers that died at it; it went on from its last checkpoint each time.
+        died: How they did, each way once, as far as it is known.
     """
 
     number: Count
@@ -65,6 +66,7 @@ class TrialFacts(Fact):
     costs: dict[str, Number] = Field(default_factory=dict)
     cause: str = ""
     deaths: Count = 0
+    died: tuple[str, ...] = ()
 
     @property
     def score(self) -> float | None:

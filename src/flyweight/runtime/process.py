@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from flyweight.errors import BundleError, FlyweightBug
 
@@ -45,6 +46,24 @@ def run_module(module: str, arguments: list[str], stdin: str = "") -> str:
     if done.returncode != 0:
         raise FlyweightBug(f"{module} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
     return done.stdout
+
+
+def exit_in_words(code: int) -> str:
+    """Return what an exit code says, as `subprocess` and `multiprocessing` give it: below 0 it is a signal."""
+    if os.name == "posix" and code == -signal.SIGKILL:
+        return f"killed by signal {-code}, most likely for want of memory"
+    return f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def end_in_words(pid: int) -> str:
+    """Return how a process of this machine ended, while its parent has not asked yet; "" where nobody can say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    except OSError:
+        return ""  # no Linux, or it is gone
+    if fields[0] != "Z":
+        return ""
+    return exit_in_words(os.waitstatus_to_exitcode(int(fields[49])))  # exit_code, see proc(5)
 
 
 def end_with_parent() -> None:

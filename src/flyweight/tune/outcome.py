@@ -99,6 +99,7 @@ def _trial_facts(search: Search, trial: FrozenTrial) -> TrialFacts:
         RungResult(rung=rung, **{key: found[key] for key in ("score", "images", "seconds", "done")})
         for rung, found in sorted(rungs_of(search, trial).items())
     ]
+    deaths = trial.user_attrs.get(DEATHS, ())
     return TrialFacts(
         number=trial.number,
         values=keys_of(search.space.params, trial.params),
@@ -106,7 +107,8 @@ def _trial_facts(search: Search, trial: FrozenTrial) -> TrialFacts:
         results=tuple(results),
         costs=dict(trial.user_attrs.get(COSTS, {})),
         cause=trial.user_attrs.get(CAUSE, ""),
-        deaths=len(trial.user_attrs.get(DEATHS, ())),
+        deaths=len(deaths),
+        died=tuple(dict.fromkeys(death["how"] for death in deaths if death.get("how"))),
     )
 
 

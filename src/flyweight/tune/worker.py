@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from flyweight.data.dataset import Dataset
-from flyweight.errors import BudgetError, ExportError, ModelError, RecipeError, TrainingError
+from flyweight.errors import BudgetError, ExportError, FlyweightError, ModelError, RecipeError, TrainingError
 from flyweight.measure.accuracy import METRICS, score
 from flyweight.train.answers import validation_logits
 from flyweight.train.loop import EpochDone
@@ -42,7 +42,8 @@ from flyweight.tune.weigh import excess, weigh_recipe
 
 WAIT_SECONDS = 1.0
 REPEATS = 20  # suggestions in a row that repeat an earlier trial: the space is searched
-UNTRAINABLE = (RecipeError, ModelError, ExportError, TrainingError)  # of one combination, not of the search
+# Of one combination, not of the search: the last two are torch's and Python's, of a network too large, say.
+UNTRAINABLE = (RecipeError, ModelError, ExportError, TrainingError, RuntimeError, MemoryError)
 NONE_FITS = 40  # infeasible ones with no feasible one before: nothing in the space keeps the budget
 
 
@@ -140,7 +141,7 @@ def _add(search: Search, dataset: Dataset, store: Store, trials: list[FrozenTria
         recipe = search.trial_recipe(values)
         costs = weigh_recipe(search, dataset, recipe) if search.weighs else {}
     except UNTRAINABLE as error:
-        attributes |= {BRACKET: NO_BRACKET, CAUSE: error.what}
+        attributes |= {BRACKET: NO_BRACKET, CAUSE: _cause(error)}
         state = TrialState.FAIL
     else:
         over = excess(search.budget, costs)
@@ -240,13 +241,14 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
                 elif isinstance(event, EpochDone):
                     store.beat(step.work, int(event.row["epoch"]))
                     yield Looking(step)
+            assert trained is not None
+            gave = _score(search, dataset, trained)
         except UNTRAINABLE as error:
-            store.note(step.number, CAUSE, error.what)
+            store.note(step.number, CAUSE, _cause(error))
             store.end(step.number, TrialState.FAIL)
             return
-        assert trained is not None
         result = {
-            "score": _score(search, dataset, trained),
+            "score": gave,
             "val_accuracy": trained.metrics["val_accuracy"],
             "images": rung.images,
             "seconds": trained.metrics["train_seconds"],
@@ -255,6 +257,14 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
     store.report(step.number, rung.images, result["score"])
     store.note(step.number, rung_key(step.rung), result)
     yield step
+
+
+def _cause(error: Exception) -> str:
+    """Return why a trial failed, in one line."""
+    if isinstance(error, FlyweightError):
+        return error.what
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _score(search: Search, dataset: Dataset, trained: Trained) -> float:

@@ -12,10 +12,10 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from flyweight.errors import FlyweightError
-from flyweight.runtime.process import end_with_parent
-from flyweight.tune.deaths import Patience, bury
+from flyweight.runtime.process import end_with_parent, exit_in_words
+from flyweight.tune.deaths import Patience, bury, explain, how_it_ended
 from flyweight.tune.search import Search
-from flyweight.tune.store import open_store
+from flyweight.tune.store import Owner, open_store
 from flyweight.tune.worker import work
 
 LOOK_SECONDS = 0.5
@@ -56,9 +56,15 @@ def _run_processes(search: Search, jobs: int, until: float | None) -> Iterator[N
             for number, worker in enumerate(workers):
                 if worker.exitcode in (None, 0):
                     continue
+                pid, how = worker.pid, exit_in_words(worker.exitcode)
+
+                def ended(owner: Owner, pid: int | None = pid, how: str = how) -> str:
+                    return how if owner.here and owner.pid == pid else how_it_ended(owner)
+
                 with store.deciding():
-                    bury(search, store)
-                patience.died(search, store.trials())
+                    bury(search, store, ended)
+                    explain(store, ended)
+                patience.died(search, store.trials(), how)
                 workers[number] = _start(context, search, number, until, errors)
             workers = [worker for worker in workers if worker.exitcode != 0]
     finally:

@@ -20,14 +20,18 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from flyweight.errors import FlyweightError, OutputError
-from flyweight.tune.deaths import Patience, bury
+from flyweight.tune.deaths import Patience, bury, explain, how_it_ended
 from flyweight.tune.engines.local import serve
 from flyweight.tune.search import Search
 from flyweight.tune.store import open_store
 
 LOOK_SECONDS = 0.5
 KNOCK_SECONDS = 10.0
-DIED = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+DIED: dict[type[Exception], str] = {  # Ray tells no exit code
+    WorkerCrashedError: "killed, or crashed, as Ray says",
+    NodeDiedError: "lost with its machine, as Ray says",
+    OutOfMemoryError: "killed by Ray for want of memory",
+}
 
 
 def run_workers(search: Search, *, jobs: int, until: float | None) -> Iterator[None]:
@@ -54,10 +58,12 @@ def _run(search: Search, jobs: int, until: float | None) -> Iterator[None]:
             done, running = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
             yield None
             for reference in done:
-                if _died(reference):
+                how = _died(reference)
+                if how:
                     with store.deciding():
-                        bury(search, store)
-                    patience.died(search, store.trials())
+                        bury(search, store, lambda owner, how=how: how_it_ended(owner) or how)
+                        explain(store, lambda owner, how=how: how)
+                    patience.died(search, store.trials(), how)
                     running.append(task.remote(search, until, os.getcwd()))
     finally:
         if started:
@@ -109,13 +115,13 @@ def _take_part(search: Search, until: float | None, folder: str) -> None:
     serve(search, until)
 
 
-def _died(reference: Any) -> bool:
-    """True where the worker died; what it raised is raised here."""
+def _died(reference: Any) -> str:
+    """Return how the worker died, in words; "" where it did not. What it raised is raised here."""
     try:
         ray.get(reference)
-    except DIED:
-        return True
+    except tuple(DIED) as error:
+        return next(words for kind, words in DIED.items() if isinstance(error, kind))
     except RayTaskError as error:
         cause = error.cause if isinstance(error.cause, FlyweightError) else None
         raise cause or error from None
-    return False
+    return ""
