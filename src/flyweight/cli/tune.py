@@ -163,6 +163,10 @@ def _print(facts: TuningFacts, search: Search, data: str) -> None:
         )
     for cause, count in Counter(trial.cause for trial in facts.trials if trial.status == "failed").items():
         print(f"{count} trial{'s' * (count > 1)} failed: {cause}")
+    if disturbed := [str(trial.number) for trial in facts.trials if trial.disturbed]:
+        print(
+            f"DISTURBED by other programs: the latencies of trials {', '.join(disturbed)} are not their networks' own"
+        )
     if facts.best is None:
         print("no trial came as far as the rung before the full one: give it more minutes")
         return

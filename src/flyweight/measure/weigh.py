@@ -25,6 +25,11 @@ class FileCost:
     values: dict[str, float | None]
     latency: dict[str, Any]
 
+    @property
+    def disturbed(self) -> bool:
+        """True where it was timed while other programs had the processor."""
+        return bool(self.latency.get("disturbed"))
+
 
 def weigh_files(
     files: Sequence[Path],

@@ -54,6 +54,7 @@ class TrialFacts(Fact):
         values: By key of the recipe.
         status: finished (trained in full), stopped (left behind on a rung), over budget, failed, running.
         costs: By metric of a budget: ms, bytes or counts.
+        disturbed: True where its latency was taken while other programs had the processor.
         cause: Why it failed.
         deaths: Workers that died at it; it went on from its last checkpoint each time.
         died: How they did, each way once, as far as it is known.
@@ -64,6 +65,7 @@ class TrialFacts(Fact):
     status: Literal["finished", "stopped", "over budget", "failed", "running"]
     results: tuple[RungResult, ...] = ()
     costs: dict[str, Number] = Field(default_factory=dict)
+    disturbed: bool = False
     cause: str = ""
     deaths: Count = 0
     died: tuple[str, ...] = ()

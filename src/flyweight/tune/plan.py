@@ -11,6 +11,8 @@ from flyweight.errors import RecipeError
 from flyweight.measure.accuracy import METRICS
 from flyweight.measure.budget import Budget
 from flyweight.measure.device import refuse_elsewhere
+from flyweight.runtime.cores import refuse_too_many
+from flyweight.runtime.environment import usable_cores
 from flyweight.train.recipe import Recipe, load_recipe
 from flyweight.tune.brackets import plan_brackets
 from flyweight.tune.earlier import begun_from
@@ -59,7 +61,7 @@ def plan_search(
     Raises:
         DataError: The images cannot be read.
         RecipeError: A recipe, space, sampler, objective or rung that is unknown or impossible.
-        BudgetError: A budget that cannot be read, or contradicts itself.
+        BudgetError: A budget that cannot be read, or contradicts itself; latencies with more threads than cores.
     """
     base = load_recipe(recipe).with_settings(settings)
     if base.stages:
@@ -93,7 +95,7 @@ def plan_search(
         image_size=image_size_of(dataset, base),
         least_images=LEAST_A_CLASS * len(dataset.classes),
     )
-    return Search(
+    search = Search(
         source=source,
         recipe=base,
         space=chosen,
@@ -111,7 +113,10 @@ def plan_search(
         storage=storage or f"sqlite:///{out / 'study.db'}",
         name=name,
         out=out,
-    ), dataset
+    )
+    if search.times:
+        refuse_too_many(threads, usable_cores())
+    return search, dataset
 
 
 def _with_own_values(space: Space, recipe: Recipe) -> Space:

@@ -31,6 +31,7 @@ from flyweight.tune.trials import (
     BRACKET,
     CAUSE,
     COSTS,
+    DISTURBED,
     EXCESS,
     NO_BRACKET,
     entrants_of,
@@ -38,7 +39,7 @@ from flyweight.tune.trials import (
     seen_of,
     trial_folder,
 )
-from flyweight.tune.weigh import excess, weigh_recipe
+from flyweight.tune.weigh import Costs, excess, weigh_recipe
 
 WAIT_SECONDS = 1.0
 REPEATS = 20  # suggestions in a row that repeat an earlier trial: the space is searched
@@ -139,13 +140,14 @@ def _add(search: Search, dataset: Dataset, store: Store, trials: list[FrozenTria
     state, number = TrialState.RUNNING, len(trials)
     try:
         recipe = search.trial_recipe(values)
-        costs = weigh_recipe(search, dataset, recipe) if search.weighs else {}
+        weighed = weigh_recipe(search, dataset, recipe) if search.weighs else Costs({}, disturbed=False)
     except UNTRAINABLE as error:
         attributes |= {BRACKET: NO_BRACKET, CAUSE: _cause(error)}
         state = TrialState.FAIL
     else:
+        costs = weighed.values
         over = excess(search.budget, costs)
-        attributes |= {COSTS: costs, EXCESS: over}
+        attributes |= {COSTS: costs, EXCESS: over, DISTURBED: weighed.disturbed}
         if any(value > 0 for value in over.values()):
             attributes[BRACKET] = NO_BRACKET
             state = TrialState.PRUNED

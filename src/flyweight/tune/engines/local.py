@@ -12,6 +12,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from flyweight.errors import FlyweightError
+from flyweight.runtime.cores import pin
 from flyweight.runtime.process import end_with_parent, exit_in_words
 from flyweight.tune.deaths import Patience, bury, explain, how_it_ended
 from flyweight.tune.search import Search
@@ -83,7 +84,7 @@ def _start(context: SpawnContext, search: Search, number: int, until: float | No
 def _serve(search: Search, number: int, until: float | None, errors: Any) -> None:
     """Be a worker with a core of its own, and no life after the parent's."""
     end_with_parent()
-    _pin(number)
+    pin(number)
     try:
         serve(search, until)
     except FlyweightError as error:
@@ -102,10 +103,3 @@ def serve(search: Search, until: float | None) -> None:
     torch.set_num_threads(1)
     for _ in _take_part(search, until):
         pass
-
-
-def _pin(number: int) -> None:
-    """Keep to one core, so that two workers never share one while another is free; where the system can."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[number % len(cores)]})
