@@ -16,6 +16,7 @@ from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
 from flyweight.data.split import Split, split
 from flyweight.errors import FlyweightError
+from flyweight.export.c.check import compile_if_ours
 from flyweight.measure.budget import Budget
 from flyweight.measure.speed import Measurement, measure
 from flyweight.measure.sweep import sweep
@@ -177,6 +178,7 @@ def predict(
         BundleError: Not a bundle, damaged or changed.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+    compile_if_ours(opened, opened.variant())
     return Predictor(opened, threads=threads).predict(list(sources), top_k=top_k)
 
 

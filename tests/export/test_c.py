@@ -17,11 +17,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from PIL import Image
 from tests.export.c_graphs import CHANNELS, CLASSES, GRAPHS, SIDE, Maker
 from torch.nn import functional
 
 from flyweight.cli import run
-from flyweight.errors import ExportError, MissingExtraError, OutputError
+from flyweight.errors import BundleError, ExportError, MissingExtraError, OutputError
+from flyweight.export.bundle import copy_bundle
 from flyweight.export.c.arena import plan
 from flyweight.export.c.evaluate import evaluate, is_integer
 from flyweight.export.c.fuse import fuse
@@ -29,10 +31,16 @@ from flyweight.export.c.integers import fixed
 from flyweight.export.c.project import Project, write_project
 from flyweight.export.c.sizes import sizes_of
 from flyweight.export.c.source import lowered, source_of
+from flyweight.export.convert import convert
 from flyweight.export.onnx import export_untrained
+from flyweight.kit.pack import write_kit
+from flyweight.measure.verify import verify
 from flyweight.models.architecture import Architecture
 from flyweight.runtime.backends import load_backend
+from flyweight.runtime.backends.c import build_file
 from flyweight.runtime.bundle import Bundle, Variant
+from flyweight.runtime.hashes import write_sums
+from flyweight.runtime.predict import Predictor
 from flyweight.runtime.preprocess import Preprocess
 
 ROOT = Path(__file__).parent.parent.parent
@@ -76,6 +84,7 @@ def logits_in_c(bundle: Bundle, variant: Variant, images: np.ndarray, folder: Pa
     (folder / "model.c").write_text(made.code)
     (folder / "model.h").write_text(made.header)
     compile_c("-c", folder / "model.c", "-o", folder / "model.o")
+    build_file(folder / "model.c")
     return load_backend("c", folder / "model.c").run(images)
 
 
@@ -348,3 +357,75 @@ def test_a_network_of_the_catalogue_in_c_gives_onnxruntimes_logits(network: str,
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), np.uint8)
     found, expected = logits_in_c(bundle, variant, images, tmp_path), logits_in_onnxruntime(file, images)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.fixture(scope="module")
+def in_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a variant in C."""
+    out = tmp_path_factory.mktemp("in-c") / "bundle"
+    convert(Bundle.open(TINY), "c", out, precision="int8")
+    return out
+
+
+def with_a_shell_command(bundle: Path, out: Path, marker: Path) -> Path:
+    """Return a copy whose C runs a command when it is loaded; sizes and hashes are right, and it is the default."""
+    shutil.copytree(bundle, out)
+    with (out / "model-c-int8.c").open("a") as file:
+        file.write(f'#include <stdlib.h>\n__attribute__((constructor)) static void on_load(void) '
+                   f'{{ if (system("touch {marker}")) {{}} }}\n')  # fmt: skip
+    manifest = json.loads((out / "bundle.json").read_text())
+    entry = manifest["variants"]["c-int8"]
+    entry["size_bytes"] = sum((out / name).stat().st_size for name in (entry["file"], *entry["beside"]))
+    manifest["default"] = "c-int8"
+    (out / "bundle.json").write_text(json.dumps(manifest))
+    write_sums(out)
+    return out
+
+
+def test_a_program_hidden_in_a_bundles_c_is_never_compiled(
+    in_c: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marker = tmp_path / "it-ran"
+    bundle = str(with_a_shell_command(in_c, tmp_path / "b", marker))
+    picture = str(tmp_path / "picture.png")
+    Image.new("L", (28, 28)).save(picture)
+    for command in (["verify"], ["predict", picture], ["measure", "--quick"], ["measure", "--batch", "1", "--quick"]):
+        assert run([command[0], bundle, *command[1:]]) == 1
+        told = capsys.readouterr().err
+        assert "'model-c-int8.c' is not the text that Flyweight" in told, command
+    with pytest.raises(BundleError, match="not the text"):
+        write_kit(Bundle.open(Path(bundle)), tmp_path / "kit.zip")
+    with pytest.raises(BundleError, match="nothing on this machine has shown"):
+        load_backend("c", Path(bundle) / "model-c-int8.c")
+    assert not marker.exists()
+    # The attack is real: built by who vouches for it, it runs.
+    build_file(Path(bundle) / "model-c-int8.c")
+    load_backend("c", Path(bundle) / "model-c-int8.c")
+    assert marker.exists()
+
+
+def test_equal_c_is_compiled_by_verify_on_a_machine_that_has_never_seen_it(
+    in_c: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "elsewhere"))
+    opened = Bundle.open(in_c)
+    with pytest.raises(BundleError, match="flyweight verify BUNDLE --variant NAME"):
+        Predictor(opened, variant="c-int8")
+    assert verify(in_c, variant="c-int8").ok
+    Predictor(opened, variant="c-int8")
+
+
+def test_c_is_still_known_after_the_bundle_was_renamed(in_c: Path, tmp_path: Path) -> None:
+    renamed = copy_bundle(Bundle.open(in_c), tmp_path / "b", name="another name", default="c-int8")
+    assert verify(renamed.path).ok
+
+
+def test_a_name_cannot_end_the_comment_it_stands_in(tmp_path: Path) -> None:
+    bundle, variant = bundle_of(GRAPHS["pooled"](), tmp_path)
+    for evil in ("*/ int x; /*", "*\\\n/ int x; /*", "*??/\n/ int x; /*", "*\\\r/ int x;"):
+        made = source_of(replace(bundle, name=evil), variant)
+        (tmp_path / "model.h").write_text(made.header)
+        (tmp_path / "model.c").write_text(made.code)
+        compile_c("-c", tmp_path / "model.c", "-o", tmp_path / "model.o")
+        symbols = subprocess.run(["nm", tmp_path / "model.o"], capture_output=True, text=True, check=True).stdout
+        assert not any(line.endswith(" x") for line in symbols.splitlines())

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from flyweight.errors import DataError
+from flyweight.export.c.check import compile_if_ours
+from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.predict import Prediction, Predictor, find_images
 from flyweight.runtime.preprocess import Source
 
@@ -29,7 +31,9 @@ def predict(
 ) -> None:
     """Classify images. One that cannot be read is named, the rest are classified, and the exit code is 1."""
     sources = _sources(images)
-    predictor = Predictor(bundle, variant=variant, threads=threads, reject_threshold=reject_below)
+    opened = Bundle.open(bundle)
+    compile_if_ours(opened, opened.variant(variant))
+    predictor = Predictor(opened, variant=variant, threads=threads, reject_threshold=reject_below)
     unreadable = total = 0
     for found in predictor.predict(sources, top_k):
         total += 1

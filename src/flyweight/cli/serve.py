@@ -33,6 +33,7 @@ def serve(
 ) -> None:
     """Answer over HTTP: POST an image to /predict, get its classes; the same page as flyweight web in front."""
     _need_extra()
+    from flyweight.export.c.check import compile_if_ours
     from flyweight.runtime.bundle import Bundle
     from flyweight.runtime.predict import Predictor
     from flyweight.serve.app import make_app
@@ -47,6 +48,7 @@ def serve(
     )  # fmt: skip
     give_memory_back()
     opened = Bundle.open(bundle)
+    compile_if_ours(opened, opened.variant(variant))
     predictor = Predictor(opened, variant=variant, threads=threads)
     html = _page(opened, variant, ort_web) if page else None
     bound = listen(host, port)

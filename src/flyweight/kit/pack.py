@@ -14,6 +14,7 @@ from typing import Any
 
 import flyweight
 from flyweight.errors import OutputError
+from flyweight.export.c.check import check_ours
 from flyweight.files import write_zip
 from flyweight.kit.run import KIT, KIT_VERSION
 from flyweight.measure.result import UntrainedNet
@@ -73,12 +74,15 @@ def write_kit(
         wheels: A folder of .whl files to carry for a device without a network.
 
     Raises:
-        BundleError: It has no such variant.
+        BundleError: It has no such variant, or one in C that Flyweight did not write.
         OutputError: `out` is no .zip or cannot be written, or `wheels` holds none.
     """
     if out.suffix.lower() != ".zip":
         raise OutputError(f"a kit is an archive, and {str(out)!r} does not end in .zip", do=f"name it {out.stem}.zip")
     chosen = [bundle.variant(name) for name in dict.fromkeys(variants)] or list(bundle.variants.values())
+    for variant in chosen:
+        if variant.backend == "c":
+            check_ours(bundle, variant)
     models = [*(_variant(bundle, variant) for variant in chosen), *map(_candidate, candidates)]
     kit = {
         "kit_version": KIT_VERSION,

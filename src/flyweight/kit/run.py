@@ -15,6 +15,7 @@ from typing import Any
 from flyweight.errors import BundleError, FlyweightBug, FlyweightError
 from flyweight.files import write_json
 from flyweight.measure.latency import AGAIN, FULL, QUICK, arms_of, latency_of, model_spec, run_arms
+from flyweight.runtime.backends.c import build_file
 from flyweight.runtime.canonical import seal
 from flyweight.runtime.environment import environment
 from flyweight.runtime.golden import compare_in_fresh_process
@@ -109,6 +110,8 @@ def _row(folder: Path, kit: Mapping[str, Any], entry: Mapping[str, Any], threads
     if entry["golden"] is None:
         return row
     try:
+        if entry["backend"] == "c":  # checked when the kit was packed; who runs a kit runs its programs
+            build_file(folder / entry["file"])
         row["golden"] = compare_in_fresh_process(
             folder / entry["file"],
             backend=entry["backend"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from flyweight.errors import BundleError, FlyweightError
+from flyweight.errors import BundleError, FlyweightError, MissingExtraError
+from flyweight.export.c.check import compile_if_ours
 from flyweight.measure.table import EngineRow
 from flyweight.runtime.backends import DEFAULT, available, load_backend
 from flyweight.runtime.bundle import GOLDEN_IMAGES, Bundle, Variant
@@ -40,7 +42,7 @@ def models_of(path: Path, bundle: Bundle | None, variant: str | None, *, alone: 
     """Return the variants of a bundle (all, or the one named), or the bare file; `alone` names them without the path.
 
     Raises:
-        BundleError: No such file or variant.
+        BundleError: No such file or variant, or one in C that Flyweight did not write.
     """
     if bundle is None:
         if not path.is_file():
@@ -51,6 +53,8 @@ def models_of(path: Path, bundle: Bundle | None, variant: str | None, *, alone: 
 
 
 def _variant_model(bundle: Bundle, variant: Variant, name: str) -> Model:
+    with contextlib.suppress(MissingExtraError):  # no compiler: the cell says it, and the others are timed
+        compile_if_ours(bundle, variant)
     images = bundle.path / GOLDEN_IMAGES
     return Model(
         name, variant.file, variant.backend, variant.precision, images, variant.golden, variant.tolerance

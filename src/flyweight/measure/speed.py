@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from flyweight.errors import BundleError
+from flyweight.export.c.check import compile_if_ours
 from flyweight.measure.latency import FULL, QUICK, LatencyResult, model_spec, time_specs
 from flyweight.measure.verify import Verified, verify_bundle
 from flyweight.runtime.bundle import GOLDEN_IMAGES, Bundle
@@ -155,6 +156,7 @@ def _is_bundle(path: Path) -> bool:
 
 def _variant_spec(bundle: Bundle, threads: int) -> Spec:
     chosen = bundle.variant()
+    compile_if_ours(bundle, chosen)
     return Spec(str(chosen.file), chosen.backend, threads, images=str(bundle.path / GOLDEN_IMAGES))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from flyweight.errors import BundleError, DataError
+from flyweight.export.c.check import compile_if_ours
 from flyweight.measure.accuracy import Accuracy, score
 from flyweight.models.cost import count
 from flyweight.runtime.bundle import Bundle, Variant
@@ -90,6 +91,7 @@ def verify(bundle_path: Path | str, data: str | Path | None = None, variant: str
 def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str | None = None) -> Verified:
     """Return the same for an opened bundle. Raises BundleError, DataError."""
     chosen = bundle.variant(variant)
+    compile_if_ours(bundle, chosen)
     predictor = Predictor(bundle, variant=chosen.name, threads=usable_cores())
     facts = {**_counted(bundle, chosen), **_golden(bundle, chosen, predictor)}
     failures = [] if facts["golden_ok"] else [_golden_failure(facts)]

@@ -66,12 +66,15 @@ def lowered(variant: Variant) -> Lowered:
         raise cannot("C", error.operator, error.where, others) from error
 
 
-def source_of(bundle: Bundle, variant: Variant, name: str = "flyweight", *, stem: str = "model") -> Source:
+def source_of(
+    bundle: Bundle, variant: Variant, name: str = "flyweight", *, stem: str = "model", title: str | None = None
+) -> Source:
     """Return a variant of a bundle as C99.
 
     Args:
         name: What every public symbol begins with.
         stem: The files are called STEM.c and STEM.h.
+        title: What the files say they are; the names of bundle and variant without.
 
     Raises:
         ExportError: The variant is no ONNX file, or has an operator that no kernel computes.
@@ -84,12 +87,12 @@ def source_of(bundle: Bundle, variant: Variant, name: str = "flyweight", *, stem
     fill = (math.floor(mean * 255 + 0.5) for mean in preprocess.mean)
     texts = {
         **{"name": name, "NAME": name.upper(), "header": f"{stem}.h", "file": f"{stem}.c", "version": __version__},
-        "title": _comment(f"{bundle.name}, {variant.name}"),
+        "title": _comment(title or f"{bundle.name}, {variant.name}"),
         "parameters": f"{emitted.weight_bytes} bytes of constants, {emitted.arena_bytes} bytes of activations.",
-        "onnx": variant.file.name,
-        "precision": variant.precision,
+        "onnx": _comment(variant.file.name),
+        "precision": _comment(variant.precision),
         "sha256": hashlib.sha256(variant.file.read_bytes()).hexdigest(),
-        "preprocess": json.dumps(preprocess.to_json()),
+        "preprocess": _comment(json.dumps(preprocess.to_json())),
         "weight_bytes": emitted.weight_bytes,
         "arena_bytes": emitted.arena_bytes,
         "includes": "\n".join(f"#include {header}" for header in ("<math.h>", *emitted.includes)),
@@ -129,4 +132,6 @@ def string_literal(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    return text.replace("*/", "* /").replace("\n", " ")
+    """Return a text that ends no comment: without control characters, line splices and what a trigraph makes one of."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    return plain.replace("\\", " ").replace("??", "? ?").replace("*/", "* /").replace("/*", "/ *")

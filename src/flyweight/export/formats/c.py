@@ -28,11 +28,14 @@ def source(bundle: Bundle, precision: str) -> Variant:
 def write(original: Original, precision: str, file: Path) -> Written:
     """Write model sources at `file` and beside it the header. Raises ExportError."""
     from flyweight.export.c.source import source_of
+    from flyweight.runtime.backends.c import build
 
-    made = source_of(original.bundle, original.variant, stem=file.stem)
+    # Not the bundle's name, which may change: this text must be written again wherever it is to be run.
+    made = source_of(original.bundle, original.variant, stem=file.stem, title=original.variant.name)
     header = file.with_suffix(".h")
     write_text(file, made.code)
     write_text(header, made.header)
+    build(made.code.encode(), made.header.encode(), file.stem)
     notes = (
         f"{made.weight_bytes} bytes of constants in flash and {made.arena_bytes} bytes of static RAM for activations",
     )

@@ -1,4 +1,9 @@
-"""A model in C, compiled here by the machine's own compiler into a shared library that is kept in the cache."""
+"""A model in C, compiled here by the machine's own compiler into a shared library that is kept in the cache.
+
+C is a program: what a stranger put into a bundle would run with all rights of whoever loads it, and the hashes of a
+bundle prove no author. So `load` compiles nothing. It takes from the cache what `build` made of the very same text, and
+`build` is called by who knows where the text comes from: `export/c/check.py` writes it again from the ONNX file.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,7 @@ from flyweight.files import replace_file
 
 COMPILERS = ("gcc", "cc", "clang")
 FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-shared", "-fPIC")
+CHECKED = "checked"  # part of the key: libraries of a time when any text was compiled are not loaded
 NAME = "flyweight"  # what the symbols of a bundle's sources begin with
 
 
@@ -29,7 +35,7 @@ class C:
     only_batch: int | None = None
 
     def __init__(self, file: Path, threads: int) -> None:
-        self._library = ctypes.CDLL(str(_compiled(Path(file))))
+        self._library = ctypes.CDLL(str(_built(Path(file))))
         try:
             shape = (ctypes.c_int32 * 3).in_dll(self._library, f"{NAME}_shape")
             self._run = self._library[f"{NAME}_run"]
@@ -72,26 +78,28 @@ def compiler() -> str:
     )
 
 
-def _compiled(file: Path) -> Path:
-    """Return the shared library of a C file and the header beside it, compiled if the cache has none."""
-    command = [compiler(), *FLAGS]
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot read {str(file)!r}: {error.strerror}", do="convert the bundle again") from error
-    header = file.with_suffix(".h")
-    beside = header.read_bytes() if header.is_file() else b""
-    key = hashlib.blake2b(b"\0".join([" ".join(command).encode(), content, beside]), digest_size=12).hexdigest()
-    library = _cache() / f"{key}{'.dylib' if sys.platform == 'darwin' else '.so'}"
+def build(code: bytes, header: bytes, stem: str) -> Path:
+    """Compile the text of STEM.c and STEM.h into the cache, unless it is there, and return the shared library.
+
+    Only for a text that Flyweight has just written itself, or that the user chose to run as a program.
+
+    Raises:
+        BundleError: It cannot be compiled.
+        MissingExtraError: There is no compiler.
+    """
+    library = _library(code, header)
     if not library.is_file():
+        command = [compiler(), *FLAGS]
         with tempfile.TemporaryDirectory(prefix="flyweight-c-") as folder:
-            made = Path(folder) / library.name
+            file, made = Path(folder) / f"{stem}.c", Path(folder) / library.name
+            file.write_bytes(code)
+            file.with_suffix(".h").write_bytes(header)
             done = subprocess.run(
                 [*command, str(file), "-o", str(made), "-lm"], capture_output=True, text=True, check=False
             )
             if done.returncode != 0:
                 raise BundleError(
-                    f"c cannot load {str(file)!r}, which {command[0]} cannot compile: "
+                    f"c cannot load '{stem}.c', which {command[0]} cannot compile: "
                     f"{next(iter(done.stderr.strip().splitlines()), 'no reason given')[:300]}",
                     do="convert the bundle again",
                 )
@@ -100,11 +108,46 @@ def _compiled(file: Path) -> Path:
     return library
 
 
+def build_file(file: Path) -> Path:
+    """Do the same with a file and the header beside it. Raises BundleError, MissingExtraError."""
+    return build(*texts_of(file), Path(file).stem)
+
+
+def texts_of(file: Path) -> tuple[bytes, bytes]:
+    """Return the bytes of a C file and of the header beside it (none: empty). Raises BundleError."""
+    try:
+        header = Path(file).with_suffix(".h")
+        return Path(file).read_bytes(), header.read_bytes() if header.is_file() else b""
+    except OSError as error:
+        raise BundleError(f"cannot read {str(file)!r}: {error.strerror}", do="convert the bundle again") from error
+
+
+def _built(file: Path) -> Path:
+    """Return the shared library of a C file that `build` has made here. Raises BundleError where it has not."""
+    library = _library(*texts_of(file))
+    if not library.is_file():
+        raise BundleError(
+            f"{str(file)!r} is a program, and nothing on this machine has shown that it is what Flyweight wrote; it is "
+            "not compiled",
+            do="flyweight verify BUNDLE --variant NAME: it writes the text again from the bundle's ONNX file, and "
+            "compiles it only if it is equal",
+            more="docs/microcontrollers.md#who-wrote-it",
+        )
+    return library
+
+
+def _library(code: bytes, header: bytes) -> Path:
+    """Return where the shared library of a text is, or will be. Raises MissingExtraError: there is no compiler."""
+    made_by = " ".join([CHECKED, compiler(), *FLAGS]).encode()
+    key = hashlib.blake2b(b"\0".join([made_by, code, header]), digest_size=12).hexdigest()
+    return _cache() / f"{key}{'.dylib' if sys.platform == 'darwin' else '.so'}"
+
+
 def _cache() -> Path:
     root = Path(os.environ.get("FLYWEIGHT_CACHE") or Path.home() / ".cache" / "flyweight")
     return root / "c"
 
 
 def load(file: Path, threads: int) -> C:
-    """Return the loaded file. Raises BundleError, MissingExtraError."""
+    """Return the loaded file, which `build` has compiled before. Raises BundleError, MissingExtraError."""
     return C(file, threads)
