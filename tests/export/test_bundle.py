@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import torch
 import yaml
 
 from flyweight.errors import BundleError, ExportError, OutputError
-from flyweight.export.bundle import write_bundle
+from flyweight.export.bundle import copy_bundle, record_accuracy, record_device, with_threshold, write_bundle
 from flyweight.export.parity import file_logits, torch_logits
+from flyweight.export.trained import begun_with
 from flyweight.models.architecture import Architecture
+from flyweight.models.weights import load_weights, stored
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.preprocess import Preprocess
 from models.settled import pixels, settle
@@ -81,6 +86,37 @@ def test_a_zip_opens_as_the_same_bundle(tmp_path: Path, bundle: Bundle) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["insects.zip"]
 
 
+DEVICE = {"measured": {"fp32, 1 thread(s)": {"p50_ms": 3.0}}, "conditions": {"cpu": "Cortex-A72"}}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda bundle, out: record_accuracy(bundle, {"top1": 0.75, "n": 4}, out),
+        lambda bundle, out: record_device(bundle, "pi4", DEVICE, out),
+        lambda bundle, out: with_threshold(bundle, 0.5, {"part": "val", "thresholds": [], "unlike": []}, out),
+        lambda bundle, out: copy_bundle(bundle, out, name="other"),
+    ],
+    ids=["accuracy", "device", "threshold", "copy"],
+)
+def test_whatever_writes_a_bundle_writes_an_archive_where_the_name_is_one(
+    write: Callable[[Bundle, Path], Bundle], bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "b.zip"
+    write(bundle, out)
+    assert out.is_file()
+    write(Bundle.open(out), out)  # in place, too
+    assert zipfile.is_zipfile(out)
+    assert Bundle.open(out).variant().file.read_bytes() == bundle.variant().file.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
+
+
+def test_a_folder_is_not_replaced_by_an_archive_of_its_name(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "b.zip").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        copy_bundle(bundle, tmp_path / "b.zip")
+
+
 def test_writing_again_replaces_the_bundle_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", **_facts())
     again = write_bundle(tmp_path / "b", **_facts(temperature=2.0))
@@ -118,12 +154,77 @@ def test_accuracy_may_be_measured_on_the_shipped_file(tmp_path: Path) -> None:
     assert front["model-index"][0]["results"][0]["dataset"]["name"] == "insects"
 
 
-def test_the_card_states_counts_data_origin_and_that_the_test_part_is_sealed(bundle: Bundle) -> None:
+def test_the_card_states_counts_data_origin_and_that_the_file_was_not_tested(bundle: Bundle) -> None:
     card = (bundle.path / "card.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "image-classification"
-    for words in ("Not measured: the test part has not been opened", "MACs of one image", "fingerprint", "tiny_cnn"):
+    for words in ("This file was not tested", "MACs of one image", "fingerprint", "tiny_cnn"):
         assert words in card
     assert r"`cat | dog`" in card
+
+
+CLASS = {"name": "ant", "n": 4, "recall": 0.75, "recall_low": 0.3, "recall_high": 0.95, "precision": 1.0, "f1": 0.857}
+
+
+def test_the_card_has_a_row_for_each_class(tmp_path: Path) -> None:
+    rows = [CLASS, {**CLASS, "name": "bee | wasp", "recall": None, "precision": None, "f1": None}]
+    write_bundle(tmp_path / "b", **_facts(accuracy={"top1": 0.75, "n": 4, "per_class": rows}))
+    card = (tmp_path / "b" / "card.md").read_text()
+    assert "| ant | 4 | 0.750 [0.300, 0.950] | 1.000 | 0.857 |" in card
+    assert r"| bee \| wasp | 4 | – | – | – |" in card
+
+
+def test_of_many_classes_the_card_shows_the_worst(tmp_path: Path) -> None:
+    rows = [{**CLASS, "name": f"c{number}", "recall": number / 60} for number in range(60)]
+    write_bundle(tmp_path / "b", **_facts(accuracy={"top1": 0.75, "n": 4, "per_class": rows}))
+    card = (tmp_path / "b" / "card.md").read_text()
+    assert "| c0 |" in card
+    assert "| c59 |" not in card
+    assert "The 50 worst of 60 classes" in card
+
+
+def test_the_card_has_the_hash_of_every_file_but_itself(bundle: Bundle) -> None:
+    card = (bundle.path / "card.md").read_text()
+    files = {path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*") if path.is_file()}
+    for name in files - {"card.md", "SHA256SUMS"}:
+        assert f"| `{name}` | `{hashlib.sha256((bundle.path / name).read_bytes()).hexdigest()}` |" in card
+
+
+def test_the_card_says_what_it_is_for_and_how_it_is_calibrated(bundle: Bundle) -> None:
+    card = (bundle.path / "card.md").read_text()
+    assert "Tells which one of 3 classes a whole picture like those of insects belongs to" in card
+    assert "softmax of logits divided by 1.5" in card
+
+
+def test_the_card_gives_licence_and_source_of_the_weights_that_training_began_with(tmp_path: Path) -> None:
+    begun = {"name": "start", "licence": "CC-BY-NC-4.0", "source": "https://example.org/w", "data": "photos"}
+    provenance = {"data": {"name": "insects"}, "pretrained": begun}
+    write_bundle(tmp_path / "b", **_facts(provenance=provenance))
+    card = (tmp_path / "b" / "card.md").read_text()
+    assert "| licence | CC-BY-NC-4.0 |" in card
+    assert "| source | https://example.org/w |" in card
+
+
+@pytest.mark.parametrize(
+    ("provenance", "said"),
+    [({}, "Not recorded whether"), ({"pretrained": None}, "The recipe names no pretrained weights")],
+)
+def test_the_card_claims_no_more_about_pretrained_weights_than_is_known(
+    tmp_path: Path, provenance: dict[str, None], said: str
+) -> None:
+    write_bundle(tmp_path / "b", **_facts(provenance=provenance))
+    assert said in (tmp_path / "b" / "card.md").read_text()
+
+
+def test_an_export_records_whose_weights_it_began_with() -> None:
+    name = next(name for name, _ in stored())
+    found, shipped = begun_with(name), load_weights(name)
+    assert found is not None
+    assert (found["licence"], found["source"]) == (shipped.licence, shipped.source)
+    assert len(found["sha256"]) == 64
+    lost = begun_with("no-such-weights")
+    assert lost is not None
+    assert "not known" in lost["licence"]
+    assert begun_with(None) is None
 
 
 def test_further_files_are_hashed_like_the_others(tmp_path: Path) -> None:

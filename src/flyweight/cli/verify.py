@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flyweight.measure.verify import Verified
+from flyweight.cli.progress import need_train_extra
+from flyweight.measure.verify import Verified, verify_and_score
 from flyweight.measure.verify import verify as run_verify
 
 
@@ -18,10 +19,15 @@ def verify(
         str | None, typer.Option(help="Data set to measure accuracy on: its official test part, else the bundle's.")
     ] = None,
     variant: Annotated[str | None, typer.Option(help="Model file of the bundle; its default without.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write that accuracy into bundle.json and card; logs the test part's use.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="With --record: the bundle to write; BUNDLE itself without.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Recompute a bundle's hashes, golden vectors and, with data, accuracy. Exit code 1 when anything disagrees."""
-    found = run_verify(bundle, data, variant)
+    _check_record(record, data, out)
+    found = _recorded(bundle, data, variant, out) if record else run_verify(bundle, data, variant)
     if as_json:
         print(found.model_dump_json())
     else:
@@ -30,6 +36,30 @@ def verify(
         print(f"failed: {failure}", file=sys.stderr)
     if not found.ok:
         raise typer.Exit(1)
+
+
+def _check_record(record: bool, data: str | None, out: Path | None) -> None:
+    if record and data is None:
+        raise typer.BadParameter("goes with --data: an accuracy is recorded", param_hint="'--record'")
+    if out is not None and not record:
+        raise typer.BadParameter("goes with --record", param_hint="'--out'")
+
+
+def _recorded(path: Path, data: str | None, variant: str | None, out: Path | None) -> Verified:
+    """Test a variant, and write what was found into the bundle, unless something disagrees."""
+    need_train_extra()
+    from flyweight.data.split import open_test
+    from flyweight.export.bundle import record_accuracy
+    from flyweight.runtime.bundle import Bundle
+
+    opened, target = Bundle.open(path), out or path
+    chosen = opened.variant(variant)
+    open_test(target.parent / "test-openings.jsonl", why=f"verify --record: {opened.name} {chosen.name}")
+    found, scored = verify_and_score(opened, data, chosen.name)
+    if found.ok and scored is not None:
+        record_accuracy(opened, scored.to_json(), target, chosen.name)
+        print(f"recorded: {target}, variant {chosen.name}", file=sys.stderr)
+    return found
 
 
 def lines(found: Verified) -> list[str]:

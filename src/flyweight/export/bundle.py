@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,9 +30,11 @@ from flyweight.models.architecture import Architecture
 from flyweight.models.cost import count
 from flyweight.models.quantize import bias_on_grid
 from flyweight.runtime.bundle import FORMAT_VERSION, Bundle, write_sums
+from flyweight.runtime.hashes import SUMS
 from flyweight.runtime.preprocess import Preprocess
 
 GOLDEN_IMAGES = 32
+CARD = "card.md"
 GOLDEN = "golden/images.npy"
 FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}  # by precision, which is also the name of the variant
 
@@ -88,16 +92,16 @@ def write_bundle(
         "provenance": dict(provenance),
     }
     images = golden_images if parity_images is None else parity_images
-    with (_replace_zip if out.suffix == ".zip" else _replace_folder)(out) as folder:
+    with _replace(out) as folder:
         (folder / GOLDEN).parent.mkdir()
         np.save(folder / GOLDEN, np.ascontiguousarray(golden_images), allow_pickle=False)
         file, parity = _write_variant(folder, manifest, network, architecture, images, provenance)
         manifest["variants"][name_of]["accuracy"] = _measured(accuracy, file)
         manifest["provenance"] |= {"architecture": architecture.to_json(), "parity": parity.to_json()}
-        _describe(folder, manifest)
         write_text(folder / "recipe.resolved.yaml", recipe_yaml)
         for inside, content in (extras or {}).items():
             write_bytes(folder / inside, content)
+        _describe(folder, manifest)
         write_sums(folder)
     return Bundle.open(out)
 
@@ -127,7 +131,7 @@ def add_variant(
     _check(architecture, bundle.classes, bundle.preprocess, parity_images)
     manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
     name = precision_of(architecture)
-    with _replace_folder(Path(out)) as folder:
+    with _replace(Path(out)) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         _, parity = _write_variant(folder, manifest, network, architecture, parity_images, provenance)
         own = {**provenance, "architecture": architecture.to_json(), "parity": parity.to_json()}
@@ -172,9 +176,10 @@ def add_file(bundle: Bundle, out: Path, new: NewVariant, *, default: bool = Fals
         OutputError: `out` cannot be written.
     """
     out = Path(out)
+    check_name(new.name)
     manifest = json.loads((bundle.path / "bundle.json").read_text("utf-8"))
     _drop(manifest, new.name)
-    with (_replace_zip if out.suffix == ".zip" else _replace_folder)(out) as folder:
+    with _replace(out) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         for file in new.files:
             shutil.copyfile(file, folder / file.name)
@@ -198,6 +203,15 @@ def add_file(bundle: Bundle, out: Path, new: NewVariant, *, default: bool = Fals
         _describe(folder, manifest)
         write_sums(folder)
     return Bundle.open(out)
+
+
+def check_name(variant: str) -> None:
+    """Refuse a name that cannot be part of a file's. Raises ExportError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", variant):
+        raise ExportError(
+            f"{variant!r} cannot be the name of a variant, which is part of file names",
+            do="use letters, digits, - _ . and at most 64 of them, beginning with a letter or digit",
+        )
 
 
 def _drop(manifest: dict[str, Any], name: str) -> None:
@@ -285,7 +299,7 @@ def copy_bundle(bundle: Bundle, out: Path, *, name: str | None = None, default: 
 
 
 def _with_manifest(bundle: Bundle, manifest: Mapping[str, Any], out: Path) -> Bundle:
-    with _replace_folder(out) as folder:
+    with _replace(out) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         _describe(folder, manifest)
         write_sums(folder)
@@ -341,6 +355,7 @@ def _measured(accuracy: Mapping[str, Any] | Callable[[Path], Mapping[str, Any]] 
 
 def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write bundle.json and the card that says the same to people."""
+    write_json(folder / "bundle.json", manifest)
     names = sorted(manifest["variants"], key=lambda name: bool(name != manifest["default"]))
     variants = [_facts_of(folder, manifest, name) for name in names]
     facts = CardFacts(
@@ -351,9 +366,16 @@ def _describe(folder: Path, manifest: Mapping[str, Any]) -> None:
         split_rule=manifest["split"],
         provenance=manifest["provenance"],
         reject_threshold=manifest["reject_threshold"],
+        temperature=manifest["temperature"],
+        hashes=_hashes(folder),
     )
-    write_json(folder / "bundle.json", manifest)
-    write_text(folder / "card.md", card(facts))
+    write_text(folder / CARD, card(facts))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file but the card, which cannot hold its own, and the sums, written last."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (CARD, SUMS))
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _facts_of(folder: Path, manifest: Mapping[str, Any], name: str) -> VariantFacts:
@@ -404,6 +426,11 @@ def _check(
         )
 
 
+def _replace(out: Path) -> contextlib.AbstractContextManager[Path]:
+    """Give an empty folder that becomes `out`, an archive where its name ends in .zip, when the block ends well."""
+    return (_replace_zip if out.suffix.lower() == ".zip" else _replace_folder)(out)
+
+
 @contextlib.contextmanager
 def _replace_folder(out: Path) -> Iterator[Path]:
     """Give an empty folder that takes the name `out` when the block ends well, and vanishes when it does not."""
@@ -435,6 +462,8 @@ def _replace_folder(out: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _replace_zip(out: Path) -> Iterator[Path]:
     """Give an empty folder whose content becomes the archive `out` when the block ends well."""
+    if out.is_dir():
+        raise OutputError(f"{str(out)!r} is a folder, and a name in .zip is that of an archive", do="name a new file")
     with tempfile.TemporaryDirectory(prefix="flyweight-bundle-") as work:
         folder = Path(work)
         yield folder

@@ -16,6 +16,7 @@ from flyweight.models.cost import Cost
 from flyweight.models.zoo import find
 
 _SHOWN_CLASSES = 50
+_ELSEWHERE = ("data", "devices", "reject", "pretrained")  # of provenance, in sections of their own
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class CardFacts:
         preprocess: What `Preprocess.to_json()` gives.
         variants: The model files, the default one first.
         reject_threshold: Confidence below which there is no answer; None: there always is one.
+        temperature: That logits are divided by before softmax.
+        hashes: File inside the bundle to its SHA-256.
     """
 
     name: str
@@ -56,6 +59,8 @@ class CardFacts:
     split_rule: Mapping[str, Any]
     provenance: Mapping[str, Any]
     reject_threshold: float | None = None
+    temperature: float = 1.0
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def default(self) -> VariantFacts:
@@ -69,14 +74,16 @@ def card(facts: CardFacts) -> str:
         _front_matter(facts),
         f"# {facts.name}\n\n{_summary(facts)}",
         _use(facts),
-        "## Accuracy\n\n" + _of_each(facts, lambda one: _accuracy(one.accuracy)),
+        "## Accuracy\n\n" + _of_each(facts, lambda one: _accuracy(facts, one)) + f"\n\n{_calibration(facts)}",
         "## Counted cost\n\n" + _of_each(facts, _cost),
         *_devices(facts.provenance),
         "## Input\n\n" + _table(facts.preprocess),
         "## Data and split\n\n" + _table({**_data(facts.provenance), **facts.split_rule}),
         "## Where it comes from\n\n" + _table(_origin(facts)),
+        "## Licence of weights\n\n" + _licence(facts.provenance),
         "## Limits\n\n" + _limits(facts),
         "## Classes\n\n" + _classes(facts.classes),
+        *_hashes(facts.hashes),
     )
     return "\n\n".join(sections) + "\n"
 
@@ -122,6 +129,7 @@ def _summary(facts: CardFacts) -> str:
 
 def _use(facts: CardFacts) -> str:
     return (
+        f"## Intended use\n\n{_intended(facts)}\n\n"
         "## Use\n\n```sh\npip install flyweight\nflyweight predict BUNDLE photo.jpg\n"
         "flyweight verify BUNDLE --data PATH     # every number below, again, from the shipped bytes\n"
         "flyweight measure BUNDLE --threads 1    # latency and memory on this machine\n```"
@@ -136,14 +144,82 @@ def _of_each(facts: CardFacts, text: Callable[[VariantFacts], str]) -> str:
     return "\n\n".join(f"### {names[one.name]}\n\n{text(one)}" for one in facts.variants)
 
 
-def _accuracy(accuracy: Mapping[str, Any] | None) -> str:
+def _intended(facts: CardFacts) -> str:
+    data = str(facts.provenance.get("data", {}).get("name", "")) if _has_data(facts) else ""
+    like = f" like those of {data}" if data else " like those it was trained on"
+    return (
+        f"Tells which one of {len(facts.classes)} classes a whole picture{like} belongs to, on the device that took "
+        "it. Not for: finding or counting objects in a picture, pictures of several classes at once, or decisions "
+        "about people that nobody checks. What it does with pictures of none of its classes stands under Limits."
+    )
+
+
+def _accuracy(facts: CardFacts, variant: VariantFacts) -> str:
+    accuracy = variant.accuracy
     if not accuracy:
-        return "Not measured: the test part has not been opened for this bundle."
+        others = [one.name for one in facts.variants if one.accuracy]
+        told = f" The accuracy of {' and '.join(others)} is not its own." if others else ""
+        return (
+            f"This file was not tested: no accuracy of it on the test part is recorded.{told} "
+            f"`flyweight verify BUNDLE --variant {variant.name} --data PATH --record` tests it and writes that here."
+        )
     numbers = {key: value for key, value in accuracy.items() if isinstance(value, (int, float, str))}
     return (
         "Of the shipped file on the test part (shares are 0–1; low and high are a Wilson 95 % interval).\n\n"
         + _table(numbers)
+        + _per_class(accuracy.get("per_class", ()))
     )
+
+
+def _per_class(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the classes, the worst first where there are more than are shown."""
+    if not rows:
+        return ""
+    shown = list(rows)
+    if len(rows) > _SHOWN_CLASSES:
+        shown = sorted(rows, key=lambda row: 1.0 if row.get("recall") is None else row["recall"])[:_SHOWN_CLASSES]
+    lines = [
+        f"| {_cell(row['name'])} | {row['n']} | {_recall(row)} | {_share(row['precision'])} | {_share(row['f1'])} |"
+        for row in shown
+    ]
+    rest = f"\n\nThe {len(shown)} worst of {len(rows)} classes; bundle.json has all." if len(shown) < len(rows) else ""
+    head = "| class | n | recall [95 %] | precision | F1 |\n| --- | --- | --- | --- | --- |"
+    return "\n\n" + "\n".join([head, *lines]) + rest
+
+
+def _recall(row: Mapping[str, Any]) -> str:
+    if row["recall"] is None:
+        return "–"
+    return f"{_share(row['recall'])} [{_share(row['recall_low'])}, {_share(row['recall_high'])}]"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _calibration(facts: CardFacts) -> str:
+    return (
+        f"Confidence is the softmax of logits divided by {facts.temperature:.4g}, a temperature that was fitted on "
+        "validation images; ece is its expected calibration error where the file was tested."
+    )
+
+
+def _licence(provenance: Mapping[str, Any]) -> str:
+    own = "What these weights themselves may be used for is for whoever publishes them to say."
+    if "pretrained" not in provenance:
+        return f"Not recorded whether training began with the weights of others. {own}"
+    begun = provenance["pretrained"]
+    if begun is None:
+        return f"The recipe names no pretrained weights to begin with. {own}"
+    rows = {key: begun[key] or "none stated" for key in ("name", "licence", "source", "data", "sha256") if key in begun}
+    return f"Training began with the weights of others, whose terms go with them:\n\n{_table(rows)}\n\n{own}"
+
+
+def _hashes(hashes: Mapping[str, str]) -> list[str]:
+    if not hashes:
+        return []
+    note = "SHA-256. `SHA256SUMS` has that of this card too; they say that files belong together, not who made them."
+    return ["\n\n".join(["## Hashes", note, _table({f"`{name}`": f"`{found}`" for name, found in hashes.items()})])]
 
 
 def _cost(facts: VariantFacts) -> str:
@@ -188,7 +264,7 @@ def _origin(facts: CardFacts) -> dict[str, Any]:
         rows["network"] = facts.default.architecture.name
     else:
         rows["network"] = f"{entry.family}, built by {entry.library} ({entry.licence}), {entry.paper}"
-    others = {key: value for key, value in facts.provenance.items() if key not in ("data", "devices", "reject")}
+    others = {key: value for key, value in facts.provenance.items() if key not in _ELSEWHERE}
     return {**rows, **others}
 
 
@@ -224,7 +300,7 @@ def _limits(facts: CardFacts) -> str:
         + "\n".join(
             f"- On {one.parity.n} images the {one.name} file and "
             f"{f'the {one.source} file' if one.source else 'its trained network'} differ by at most "
-            f"{one.parity.max_abs_error:.2g} in a logit, with the same first class on {one.parity.top1_agreement:.2%}."
+            f"{one.parity.max_abs_error:.2g} in a logit; their top-1 agreement is {one.parity.top1_agreement:.2%}."
             f"{_converted(one)}"
             for one in facts.variants
         )

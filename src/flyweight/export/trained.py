@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from flyweight.data.cache import build_fixed
 from flyweight.data.dataset import Dataset
 from flyweight.data.split import split_from_rule
-from flyweight.errors import DataError, ExportError
+from flyweight.errors import DataError, ExportError, ModelError
 from flyweight.export.bundle import GOLDEN_IMAGES, add_variant, precision_of, write_bundle
 from flyweight.export.images import PARITY_IMAGES, spread
 from flyweight.export.parity import torch_logits
+from flyweight.models.weights import facts_of, folder_of, load_weights
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.calibration import fit_temperature
 from flyweight.train.trained import Trained
@@ -128,4 +129,18 @@ def _provenance(trained: Trained) -> dict[str, Any]:
         "seed": trained.recipe.seed,
         "validation": trained.metrics,
         "environment": trained.environment,
+        "pretrained": begun_with(trained.recipe.model.pretrained),
     }
+
+
+def begun_with(name: str | None) -> dict[str, Any] | None:
+    """Return whose weights training began with, and on what terms; None where the recipe names none."""
+    if name is None:
+        return None
+    try:
+        found = load_weights(name)
+    except ModelError:
+        lost = "not known: these weights were not on the machine that exported the bundle"
+        return {"name": name, "licence": lost, "source": lost}
+    facts = {"licence": found.licence, "source": found.source, "data": found.data}
+    return {"name": found.name, **facts, "sha256": facts_of(folder_of(name))["sha256"]}

@@ -90,6 +90,14 @@ def verify(bundle_path: Path | str, data: str | Path | None = None, variant: str
 
 def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str | None = None) -> Verified:
     """Return the same for an opened bundle. Raises BundleError, DataError."""
+    return verify_and_score(bundle, data, variant)[0]
+
+
+def verify_and_score(
+    bundle: Bundle, data: str | Path | None = None, variant: str | None = None
+) -> tuple[Verified, Accuracy | None]:
+    """Return the same, and with data the accuracy as a bundle records it. Raises BundleError, DataError."""
+    scored: Accuracy | None = None
     chosen = bundle.variant(variant)
     compile_if_ours(bundle, chosen)
     predictor = Predictor(bundle, variant=chosen.name, threads=usable_cores())
@@ -98,8 +106,9 @@ def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str |
     if data is not None:
         measured = _on_data(bundle, chosen, predictor, data)
         failures += measured.pop("failures")
+        scored = measured.pop("scored")
         facts |= measured
-    return Verified(
+    verified = Verified(
         name=bundle.name,
         variant=chosen.name,
         format=chosen.format,
@@ -112,6 +121,7 @@ def verify_bundle(bundle: Bundle, data: str | Path | None = None, variant: str |
         conditions=environment(),
         **facts,
     )
+    return verified, scored
 
 
 def _counted(bundle: Bundle, variant: Variant) -> dict[str, Any]:
@@ -168,6 +178,7 @@ def _on_data(bundle: Bundle, variant: Variant, predictor: Predictor, data: str |
         "matches_card": matches,
         "unreadable": unreadable,
         "failures": failures,
+        "scored": found,
     }
 
 

@@ -114,7 +114,7 @@ def load_weights(name: str) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    folder = _folder_of(name)
+    folder = folder_of(name)
     try:
         facts = _facts(folder)
         content = (folder / TENSORS).read_bytes()
@@ -171,7 +171,7 @@ def vendor(name: str, folder: Path) -> Path:
     found = load_weights(name)
     target = folder / found.name
     for file in (FACTS, TENSORS):
-        write_bytes(target / file, (_folder_of(name) / file).read_bytes())
+        write_bytes(target / file, (folder_of(name) / file).read_bytes())
     return target
 
 
@@ -242,7 +242,8 @@ def _no_weights(folder: Path, error: Exception) -> ModelError:
     return ModelError(f"{folder} does not hold weights: {error}", do="fetch or copy them again")
 
 
-def _folder_of(name: str) -> Path:
+def folder_of(name: str) -> Path:
+    """Return the folder of weights by name or path. Raises ModelError."""
     for folder in (Path(name), *(above / name for above in folders())):
         if (folder / FACTS).is_file():
             return folder
