@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from tests.runtime.tiny_bundle import picture, write_bundle
 from tests.serve.client import Server, request, running
 from tests.web.conftest import runtime  # noqa: F401 - a fixture
 
-from flyweight.web.ort import MODULE, WASM, OrtWeb
+from flyweight.cli.serve import page_of
+from flyweight.errors import ExportError
+from flyweight.runtime.bundle import Bundle
+from flyweight.web import render
+from flyweight.web.ort import FOLDER_VARIABLE, MODULE, REGISTRY_VARIABLE, WASM, OrtWeb
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +65,35 @@ def test_readers_of_the_page_that_do_not_read_take_little_memory(server: Server)
     before = server.peak_bytes()
     asyncio.run(stall(60))
     assert server.peak_bytes() - before < 60e6  # a page has 5 MB
+
+
+def test_the_page_runs_the_onnx_file_that_the_answering_variant_was_converted_from(
+    runtime: OrtWeb,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    (tmp_path / MODULE).write_bytes(runtime.module)
+    (tmp_path / WASM).write_bytes(runtime.wasm)
+    bundle = Bundle.open(write_bundle(tmp_path / "thirds"))
+    phone = replace(bundle.variant("fp32"), name="phone", format="litert", source="fp32")
+    bundle = replace(bundle, variants={**bundle.variants, "phone": phone}, default="phone")
+    made = page_of(bundle, bundle.variant("phone"), tmp_path)
+    assert made is not None
+    assert (made.variant, made.html) == ("fp32", render(bundle, bundle.variant("fp32"), runtime))
+
+
+def test_without_a_network_the_api_starts_and_says_how_to_do_without_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv(REGISTRY_VARIABLE, "http://127.0.0.1:9")  # nothing listens on the port of discard
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    with running(write_bundle(tmp_path / "thirds"), page=True) as started:
+        assert asyncio.run(request(started.port, "GET", "/")).status == 404
+        assert asyncio.run(request(started.port, "GET", "/healthz")).status == 200
+    assert "--no-page" in capfd.readouterr().err
+
+
+def test_a_runtime_that_was_named_and_is_none_is_an_error(tmp_path: Path) -> None:
+    bundle = Bundle.open(write_bundle(tmp_path / "thirds"))
+    with pytest.raises(ExportError):
+        page_of(bundle, bundle.variant(), tmp_path)

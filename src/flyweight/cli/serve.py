@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flyweight.errors import MissingExtraError
+from flyweight.errors import ExportError, MissingExtraError, OutputError
+
+if TYPE_CHECKING:
+    from flyweight.runtime.bundle import Bundle, Variant
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
@@ -50,27 +55,46 @@ def serve(
     opened = Bundle.open(bundle)
     compile_if_ours(opened, opened.variant(variant))
     predictor = Predictor(opened, variant=variant, threads=threads)
-    html = _page(opened, variant, ort_web) if page else None
+    built = page_of(opened, predictor.variant, ort_web) if page else None
     bound = listen(host, port)
     shown, at = bound.getsockname()[:2]
     address = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}"
     print(f"bundle  {opened.name}, variant {predictor.variant.name} ({predictor.backend.name})")
+    if built is not None:
+        print(f"page    variant {built.variant} (onnxruntime-web, in the browser)")
     print(
         f"limits  {limits.decoders} thread(s) decode, {threads} run(s) the model in batches of up to {max_batch}; "
         f"{waiting} requests under way, {max_mb:g} MB and {max_mpx:g} Mpx an image, "
         + (f"{rate:g} a second of one address" if rate else "any rate")
     )
     print(f"listens {address}/predict  (curl --data-binary @photo.jpg {address}/predict)", flush=True)
-    run_server(make_app(predictor, limits, html), limits, bound)
+    run_server(make_app(predictor, limits, None if built is None else built.html), limits, bound)
 
 
-def _page(bundle: object, variant: str | None, ort_web: Path | None) -> str:
-    from flyweight.runtime.bundle import Bundle
+@dataclass(frozen=True)
+class Page:
+    """The page in front, and the variant that it runs in the browser."""
+
+    html: str
+    variant: str
+
+
+def page_of(bundle: Bundle, answers: Variant, ort_web: Path | None) -> Page | None:
+    """Return the page for the variant that answers: its ONNX file, or that which it was converted from.
+
+    None, with a warning, where the page cannot be built: what answers needs none. With `ort_web` that is an error.
+    """
     from flyweight.web import render
     from flyweight.web.ort import ort_web as find_runtime
 
-    assert isinstance(bundle, Bundle)
-    return render(bundle, bundle.onnx_variant(variant), find_runtime(ort_web))
+    try:
+        shown = answers if answers.format == "onnx" or answers.source is None else bundle.variants[answers.source]
+        return Page(render(bundle, shown, find_runtime(ort_web)), shown.name)
+    except (ExportError, OutputError) as error:
+        if ort_web is not None:
+            raise
+        print(f"warning: there is no page in front: {error.what}\n  do: {error.do}; or add --no-page", file=sys.stderr)
+        return None
 
 
 def _need_extra() -> None:
