@@ -127,8 +127,8 @@ def _built(file: Path) -> Path:
     library = _library(*texts_of(file))
     if not library.is_file():
         raise BundleError(
-            f"{str(file)!r} is a program, and nothing on this machine has shown that it is what Flyweight wrote; it is "
-            "not compiled",
+            f"c cannot load {str(file)!r}: it is a program, and nothing on this machine has shown that it is what "
+            "Flyweight wrote; it is not compiled",
             do="flyweight verify BUNDLE --variant NAME: it writes the text again from the bundle's ONNX file, and "
             "compiles it only if it is equal",
             more="docs/microcontrollers.md#who-wrote-it",
