@@ -15,6 +15,7 @@ from flyweight.compress.chain import Compressed, Request, compress, in_order, pa
 from flyweight.compress.files.variant import Conditions
 from flyweight.data.dataset import Dataset
 from flyweight.errors import CompressError, OrderError
+from flyweight.export import export
 from flyweight.measure.trial import Trial
 from flyweight.measure.verify import verify
 from flyweight.runtime.bundle import Bundle
@@ -112,6 +113,16 @@ def test_a_bundle_without_its_training_weights_cannot_be_pruned(few: Dataset, bu
     request = Request(bundle.path, parse_steps(["prune:macs=0.5"]), few, tmp_path / "out", LOOSE)
     with pytest.raises(OrderError, match="no finished run, nor a bundle that carries its training weights"):
         follow(request)
+
+
+def test_a_bundle_in_an_archive_is_changed_by_the_weights_it_carries(
+    few: Dataset, trained: Trained, tmp_path: Path
+) -> None:
+    export(trained, few, tmp_path / "small.zip")
+    request = Request(tmp_path / "small.zip", parse_steps(["fold"]), few, tmp_path / "out", LOOSE, device="cpu")
+    found = follow(request)
+    assert found.trained is not None
+    assert found.trained.architecture.surgery
 
 
 def test_a_chain_of_both_families_ships_and_goes_on_where_it_was(

@@ -84,6 +84,17 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return add_variant(bundle, folder / "bundle", **more)
 
 
+def test_a_variant_is_added_to_an_archive(tmp_path: Path) -> None:
+    network, architecture = quantized("tiny_cnn_8")
+    plain = replace(architecture, surgery=())
+    out = tmp_path / "b.zip"
+    bundle = write_bundle(out, **facts(plain, plain.build().eval()))
+    images = pixels(64, 3, 32)
+    add_variant(bundle, out, network=network, architecture=architecture, parity_images=images, provenance={"seed": 2})
+    assert out.is_file()
+    assert sorted(Bundle.open(out).variants) == ["fp32", "int8"]
+
+
 def test_a_bundle_holds_both_precisions_and_keeps_its_default(both: Bundle) -> None:
     assert sorted(both.variants) == ["fp32", "int8"]
     assert both.default == "fp32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from tests.kit.made import made, model, runs, written
 from flyweight.cli import run
 from flyweight.cli.schema import schema_of
 from flyweight.errors import DeviceError
+from flyweight.export.bundle import write_bundle as export_bundle
 from flyweight.measure.device import add_result, host, load_device
 from flyweight.measure.result import DeviceResult, read_result
+from flyweight.models.architecture import Architecture
+from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.canonical import seal
+from flyweight.runtime.preprocess import Preprocess
 
 
 @pytest.fixture
@@ -155,3 +160,32 @@ def test_the_commands_add_list_and_show_what_came(
         assert words in shown
     assert run(["device", "add", str(path), "--name", "My Pi"]) == 1
     assert "'My Pi' cannot be the name" in capsys.readouterr().err
+
+
+def a_bundle(out: Path) -> Bundle:
+    architecture = Architecture("tiny_cnn_4", 3, 1, 16, mean=(0.3,), std=(0.25,))
+    return export_bundle(
+        out, network=architecture.build().eval(), architecture=architecture, classes=("a", "b", "c"),
+        preprocess=Preprocess(16, 1, mean=(0.3,), std=(0.25,)), temperature=1.0,
+        golden_images=np.random.default_rng(0).integers(0, 256, (32, 1, 16, 16), np.uint8), split_rule={},
+        provenance={}, recipe_yaml="name: tiny\n",
+    )  # fmt: skip
+
+
+def test_a_devices_times_are_written_into_an_archive(tmp_path: Path) -> None:
+    bundle = a_bundle(tmp_path / "b.zip")
+    digest = hashlib.sha256(bundle.variant().file.read_bytes()).hexdigest()
+    result = written(tmp_path / "r.json", made([model("fp32", 3.0, sha256=digest)]))
+    assert run(["device", "add", str(result), "--name", "pi-zip", "--bundle", str(tmp_path / "b.zip")]) == 0
+    assert "pi-zip" in Bundle.open(tmp_path / "b.zip").provenance["devices"]
+
+
+def test_a_result_of_another_bundle_is_refused_before_the_device_is_stored(
+    good: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_bundle(tmp_path / "b.zip")
+    result = written(tmp_path / "r.json", good)
+    assert run(["device", "add", str(result), "--name", "pi-other", "--bundle", str(tmp_path / "b.zip")]) == 1
+    assert "none of its files" in capsys.readouterr().err
+    with pytest.raises(DeviceError):
+        load_device("pi-other")

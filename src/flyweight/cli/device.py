@@ -64,6 +64,8 @@ def add(
         print(add_device(_named(what, threads, tuple(found), own), replace=replace))
         return
     result = read_result(Path(what))
+    if bundle is not None:
+        _check(bundle, result)
     device = add_result(result, name=name, replace=replace)
     if own:
         device = device.model_copy(update=own)
@@ -125,10 +127,17 @@ def _named(name: str, threads: int, measurements: tuple[dict[str, object], ...],
         ) from error
 
 
-def _record(bundle: Path, device: Device, result: DeviceResult) -> None:
+def _check(bundle: Path, result: DeviceResult) -> None:
+    """Refuse a bundle that the result is not of, before the device is stored."""
     from flyweight.cli.progress import need_train_extra
 
     need_train_extra()
+    from flyweight.runtime.bundle import Bundle
+
+    result.of_bundle(Bundle.open(bundle))
+
+
+def _record(bundle: Path, device: Device, result: DeviceResult) -> None:
     from flyweight.export.bundle import record_device
     from flyweight.runtime.bundle import Bundle
 

@@ -239,7 +239,8 @@ def _network_trial(
     request: Request, steps: Sequence[Step], progress: Progress | None
 ) -> Generator[Began | Said | Event, None, tuple[Trained, Trial, Bundle | None]]:
     """Yield progress; return the changed run, its trial, and the bundle where it ships."""
-    folder = _run_of(request)
+    archive = Bundle.open(request.source) if request.source.is_file() else None  # held: its folder goes with it
+    folder = _run_of(request, request.source if archive is None else archive.path)
     original = Trained.load(folder)
     in_order(request.steps, _been_through(original.architecture))  # before anything is trained
     how = request.conditions
@@ -293,11 +294,11 @@ def _finished(
     yield Compressed(tuple(trials), bundle, trained, request.out)
 
 
-def _run_of(request: Request) -> Path:
-    """Return the folder of the run that a source is, or carries."""
-    if (request.source / FACTS).exists():
-        return request.source
-    carried = request.source / TRAINING
+def _run_of(request: Request, source: Path) -> Path:
+    """Return the folder of the run that a folder is, or carries."""
+    if (source / FACTS).exists():
+        return source
+    carried = source / TRAINING
     if (carried / FACTS).exists():
         return carried
     raise OrderError(
