@@ -13,6 +13,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from flyweight.errors import FlyweightError, OutputError
 from flyweight.tune.deaths import Patience, bury, explain, how_it_ended
 from flyweight.tune.engines.local import serve
 from flyweight.tune.search import Search
-from flyweight.tune.store import open_store
+from flyweight.tune.store import Owner, open_store
 
 LOOK_SECONDS = 0.5
 KNOCK_SECONDS = 10.0
@@ -47,6 +48,15 @@ def run_workers(search: Search, *, jobs: int, until: float | None) -> Iterator[N
         yield from _run(search, jobs, until)
 
 
+def _ended(how: str, owner: Owner) -> str:
+    return how_it_ended(owner) or how
+
+
+def _lost(how: str, owner: Owner) -> str:
+    """Return the same for every owner: Ray says that a worker was lost, not which process."""
+    return how
+
+
 def _run(search: Search, jobs: int, until: float | None) -> Iterator[None]:
     started = _connect(jobs)
     try:
@@ -61,8 +71,8 @@ def _run(search: Search, jobs: int, until: float | None) -> Iterator[None]:
                 how = _died(reference)
                 if how:
                     with store.deciding():
-                        bury(search, store, lambda owner, how=how: how_it_ended(owner) or how)
-                        explain(store, lambda owner, how=how: how)
+                        bury(search, store, partial(_ended, how))
+                        explain(store, partial(_lost, how))
                     patience.died(search, store.trials(), how)
                     running.append(task.remote(search, until, os.getcwd()))
     finally:
