@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from flyweight.errors import RecipeError
-from flyweight.tune.space import Space, Value, keys_of
+from flyweight.tune.axes import axes_of, placed, value_at
+from flyweight.tune.space import Space, Value, keys_of, load_space
 from flyweight.tune.stop import unlikely_to_improve
 from flyweight.tune.suggest import SAMPLERS, STARTUP, Seen, directions_of, expected_at_full, leaders, suggest
 
@@ -171,6 +172,58 @@ def test_a_conditional_value_that_still_gains_keeps_the_search_going() -> None:
 
     assert unlikely_to_improve(CONDITIONAL, seen(0.0), 0.05)
     assert not unlikely_to_improve(CONDITIONAL, seen(0.1), 0.05)  # without the rates the bound is 0.03
+
+
+PLAIN = load_space("plain")
+RATE = "optim.lr"
+
+
+def place_of_rate(params: Mapping[str, Value]) -> float:
+    """Return where the learning rate lies in the range of the optimizer that was drawn, 0 to 1."""
+    (param,) = [one for one in PLAIN.params if one.key == RATE and one.name in params]
+    return param.place(float(params[param.name]))
+
+
+@pytest.mark.parametrize(("sampler", "draws"), [("gp", 4), ("cmaes", 24)])
+def test_a_model_of_the_shipped_space_learns_the_rate_whose_range_depends_on_the_optimizer(
+    sampler: str, draws: int
+) -> None:
+    seen: list[Seen] = []
+    state: dict[str, object] = {}
+    while len(seen) < 32 + draws:
+        begun = len(seen) < (32 if sampler == "gp" else STARTUP)
+        found = suggest(PLAIN, "random" if begun else sampler, seen, seed=5, directions=ONE, state=state)
+        state = found.state or state
+        score = 0.9 - (place_of_rate(found.params) - 0.15) ** 2
+        seen.append(Seen(found.params, (score,), system_attrs=found.system_attrs))
+    off = [abs(place_of_rate(one.params) - 0.15) for one in seen[-draws:]]
+    assert statistics.median(off) < 0.15  # by chance 0.35
+
+
+def test_quasi_random_points_fill_a_conditional_range_evenly() -> None:
+    places = [place_of_rate(one.params) for one in search(PLAIN, "qmc", 17, lambda values: 0.5)][1:]
+    eighths = [int(min(place, 0.999) * 8) for place in places]
+    assert [eighths.count(one) for one in range(8)] == [2] * 8
+
+
+def test_a_place_on_an_axis_and_the_value_there_are_inverse_also_where_choices_and_ranges_share_a_key() -> None:
+    mixed = Space.model_validate({
+        "params": [
+            {"key": "optim.name", "choices": ["sgd", "muon", "adamw"]},
+            {"key": "optim.lr", "choices": [0.1, 0.2, 0.4], "when": {"optim.name": ["sgd"]}},
+            {"key": "optim.lr", "low": 0.001, "high": 0.1, "log": True, "when": {"optim.name": ["muon"]}},
+            {"key": "optim.lr", "choices": [0.1, 0.3], "when": {"optim.name": ["adamw"]}},
+            {"key": "epochs", "low": 1, "high": 9, "integer": True},
+        ]
+    })  # fmt: skip
+    axes = axes_of(mixed)
+    for seed in range(40):
+        params = suggest(mixed, "random", [], seed=seed, directions=ONE).params
+        point = placed(mixed, axes, params)
+        assert set(point) == set(axes) == {"optim.name", "optim.lr", "epochs"}
+        for param in mixed.params:
+            if param.name in params:
+                assert value_at(axes[param.key], param, point[param.key]) == pytest.approx(params[param.name])
 
 
 def test_an_unknown_sampler_and_a_grid_over_a_range_are_refused() -> None:

@@ -35,6 +35,7 @@ from optuna.samplers import (
 from optuna.trial import TrialState, create_trial
 
 from flyweight.errors import MissingExtraError, RecipeError
+from flyweight.tune.axes import axes_of, placed, value_at
 from flyweight.tune.space import Param, Space, Value
 
 STARTUP = 8  # trials around the likely values before a model of them is asked
@@ -58,6 +59,7 @@ SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     "grid": lambda _, space: GridSampler(grid_of(space), seed=SEQUENCE),
 }
 MODELLED = frozenset({"tpe", "gp", "cmaes"})  # those that begin around the likely values
+ON_AXES = frozenset({"gp", "cmaes", "qmc"})  # those that see only what all trials have: one axis a key
 NEEDS = {"cmaes": "cmaes", "gp": "torch"}
 
 
@@ -118,29 +120,44 @@ def suggest(
     chosen = make_sampler(sampler, space, int(own.generate_state(1)[0]))
     if sampler in MODELLED and number < STARTUP:
         return _around_likely(space, np.random.default_rng(own), fixed, far=number >= STARTUP // 2)
-    copy = as_study(space, seen, directions)
+    axes = axes_of(space) if sampler in ON_AXES else {}
+    copy = as_study(space, seen, directions, axes)
     for key, value in (state or {}).items():
         copy._storage.set_study_system_attr(copy._study_id, key, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # What is fixed has no condition, so its name is its key.
         copy.sampler = PartialFixedSampler(fixed, chosen) if fixed else chosen
-        trial = copy.ask()
-        values: dict[str, Any] = {}
-        for param in space.params:
-            if param.active(values):
-                values[param.key] = _ask(trial, param)
-    frozen = trial._cached_frozen_trial
+        trial = copy.ask(axes)
+        params = _ask_space(trial, space, axes)
     kept = copy._storage.get_trial(trial._trial_id)
     study_state = copy._storage.get_study_system_attrs(copy._study_id)
     remembered = {key: value for key, value in study_state.items() if not key.startswith("study:")}
     attributes = {key: value for key, value in kept.system_attrs.items() if key != "fixed_params"}
-    return Suggestion(dict(frozen.params), dict(frozen.distributions), attributes, remembered)
+    return Suggestion(params, _distributions(space, params), attributes, remembered)
 
 
-def as_study(space: Space, seen: Sequence[Seen], directions: Directions) -> optuna.Study:
-    """Return a study in memory that holds the trials as they are seen."""
+def _ask_space(trial: optuna.Trial, space: Space, axes: Mapping[str, BaseDistribution]) -> dict[str, Value]:
+    """Return the values of a trial, by name in the study."""
+    values: dict[str, Any] = {}
+    params: dict[str, Value] = {}
+    for param in space.params:
+        if param.active(values):
+            value = value_at(axes[param.key], param, trial.params[param.key]) if axes else _ask(trial, param)
+            values[param.key] = params[param.name] = value
+    return params
+
+
+def _distributions(space: Space, params: Mapping[str, Value]) -> dict[str, BaseDistribution]:
+    return {param.name: distribution(param) for param in space.params if param.name in params}
+
+
+def as_study(
+    space: Space, seen: Sequence[Seen], directions: Directions, axes: Mapping[str, BaseDistribution] | None = None
+) -> optuna.Study:
+    """Return a study in memory that holds the trials as they are seen: by name, or where they lie on axes."""
     copy = optuna.create_study(directions=list(directions))
-    copy.add_trials([_as_optuna(space, trial) for trial in seen])
+    copy.add_trials([_as_optuna(space, trial, axes or {}) for trial in seen])
     return copy
 
 
@@ -237,9 +254,10 @@ def _ask(trial: optuna.Trial, param: Param) -> Value:
     return trial.suggest_float(param.name, low, high, log=param.log)
 
 
-def _as_optuna(space: Space, trial: Seen) -> optuna.trial.FrozenTrial:
-    known = {param.name: distribution(param) for param in space.params}
-    params = {name: value for name, value in trial.params.items() if name in known}
+def _as_optuna(space: Space, trial: Seen, axes: Mapping[str, BaseDistribution]) -> optuna.trial.FrozenTrial:
+    known = axes or {param.name: distribution(param) for param in space.params}
+    here = placed(space, axes, trial.params) if axes else trial.params
+    params = {name: value for name, value in here.items() if name in known}
     state = TrialState.COMPLETE if trial.values is not None else TrialState.RUNNING
     return create_trial(
         state=TrialState.PRUNED if trial.infeasible else state,
@@ -258,8 +276,7 @@ def _around_likely(space: Space, draw: np.random.Generator, fixed: Mapping[str, 
         if param.active(values):
             value = fixed[param.name] if param.name in fixed else _draw(param, draw, SPREAD * (2 if far else 1))
             values[param.key] = params[param.name] = value
-    known = {param.name: distribution(param) for param in space.params if param.name in params}
-    return Suggestion(params, known, {}, {})
+    return Suggestion(params, _distributions(space, params), {}, {})
 
 
 def _draw(param: Param, draw: np.random.Generator, spread: float) -> Value:
