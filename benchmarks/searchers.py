@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -175,9 +176,12 @@ def stock(search: Search, dataset: Dataset) -> Iterator[State]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search.out.mkdir(parents=True, exist_ok=True)
     storage, epochs = f"sqlite:///{search.out / 'study.db'}", search.recipe.epochs
+    others = {one for one in optuna.get_all_study_names(storage) if one != study_name(search)}
+    if others:
+        sys.exit(f"{search.out} holds the study {', '.join(others)}, of another version of this script: remove it")
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     study = optuna.create_study(
-        storage=storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
+        storage=storage, study_name=study_name(search), direction="maximize", pruner=pruner, load_if_exists=True
     )
     # A search that goes on must not draw again what it began with.
     study.sampler = optuna.samplers.TPESampler(seed=1000 * search.seed + len(study.trials))
@@ -188,6 +192,11 @@ def stock(search: Search, dataset: Dataset) -> Iterator[State]:
         state, value = _trained(search, dataset, trial)
         study.tell(trial, value, state=state)
         yield stock_state(search, study.trials)
+
+
+def study_name(search: Search) -> str:
+    """Return a name of stock Optuna's study that no other repetition has: its Hyperband draws the brackets from it."""
+    return f"{NAME}-{search.seed}"
 
 
 def _trained(search: Search, dataset: Dataset, trial: optuna.Trial) -> tuple[TrialState, float | None]:

@@ -191,6 +191,34 @@ def test_a_stock_trial_that_goes_on_after_its_last_epoch_keeps_its_accuracy(
     assert again.user_attrs["passes"] == search.ladder[search.full].images
 
 
+def test_each_repetition_of_stock_optuna_has_brackets_of_its_own(searchers: ModuleType, problem: Any) -> None:
+    import optuna
+
+    def brackets(repetition: int) -> list[int]:
+        search, dataset = searchers.plan(problem, "stock", repetition)
+        next(searchers.stock(search, dataset))  # the study is made before anything is trained
+        storage = f"sqlite:///{search.out / 'study.db'}"
+        (name,) = optuna.get_all_study_names(storage)
+        pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=20, reduction_factor=3)
+        study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        pruner._try_initialization(study)
+        return [pruner._get_bracket_id(study, trial(search, number, TrialState.RUNNING)) for number in range(18)]
+
+    found = [brackets(repetition) for repetition in range(5)]
+    assert all(len(set(one)) > 1 for one in found)
+    assert len({tuple(one) for one in found}) == 5
+
+
+def test_a_stock_study_of_another_version_is_refused(searchers: ModuleType, problem: Any) -> None:
+    import optuna
+
+    search, dataset = searchers.plan(problem, "stock", 0)
+    search.out.mkdir(parents=True)
+    optuna.create_study(storage=f"sqlite:///{search.out / 'study.db'}", study_name="search")
+    with pytest.raises(SystemExit, match="holds the study search, of another version"):
+        next(searchers.stock(search, dataset))
+
+
 def test_pruned_and_failed_trials_of_stock_optuna_are_counted_too(searchers: ModuleType, problem: Any) -> None:
     search, _ = searchers.plan(problem, "stock", 0)
     trials = [
