@@ -80,7 +80,7 @@ def test_a_trial_at_which_workers_are_killed_fails_and_says_how_they_ended(engin
         while len(killed) < 3:
             assert process.poll() is None, (tmp_path / "error").read_text()
             assert time.monotonic() < until, "no worker at the first trial"
-            for owner in training(out, "0/0") if (out / "study.db").is_file() else []:
+            for owner in training(out, "0/0") if (out / "trials").is_dir() else []:
                 if owner.pid not in killed:
                     os.kill(owner.pid, signal.SIGKILL)
                     killed.add(owner.pid)

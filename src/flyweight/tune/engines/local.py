@@ -14,9 +14,9 @@ from typing import Any
 from flyweight.errors import FlyweightError
 from flyweight.runtime.cores import pin
 from flyweight.runtime.process import end_with_parent, exit_in_words
-from flyweight.tune.deaths import Patience, bury, explain, how_it_ended
+from flyweight.tune.deaths import How, Patience, bury, explain, how_it_ended
 from flyweight.tune.search import Search
-from flyweight.tune.store import Owner, open_store
+from flyweight.tune.store import open_store
 from flyweight.tune.worker import work
 
 LOOK_SECONDS = 0.5
@@ -55,17 +55,14 @@ def _run_processes(search: Search, jobs: int, until: float | None) -> Iterator[N
             with contextlib.suppress(queue.Empty):
                 raise errors.get_nowait()
             for number, worker in enumerate(workers):
-                if worker.exitcode in (None, 0):
+                code = worker.exitcode
+                if not code:  # it is at work, or is done
                     continue
-                pid, how = worker.pid, exit_in_words(worker.exitcode)
-
-                def ended(owner: Owner, pid: int | None = pid, how: str = how) -> str:
-                    return how if owner.here and owner.pid == pid else how_it_ended(owner)
-
+                how = _ended(worker.pid, exit_in_words(code))
                 with store.deciding():
-                    bury(search, store, ended)
-                    explain(store, ended)
-                patience.died(search, store.trials(), how)
+                    bury(search, store, how)
+                    explain(store, how)
+                patience.died(search, store.trials(), exit_in_words(code))
                 workers[number] = _start(context, search, number, until, errors)
             workers = [worker for worker in workers if worker.exitcode != 0]
     finally:
@@ -73,6 +70,11 @@ def _run_processes(search: Search, jobs: int, until: float | None) -> Iterator[N
             worker.terminate()
         for worker in workers:
             worker.join()
+
+
+def _ended(pid: int | None, words: str) -> How:
+    """Return how workers ended: the one that this command has waited for, and any that it has not."""
+    return lambda owner: words if owner.here and owner.pid == pid else how_it_ended(owner)
 
 
 def _start(context: SpawnContext, search: Search, number: int, until: float | None, errors: Any) -> SpawnProcess:
