@@ -134,7 +134,7 @@ def test_an_int8_graph_in_c_is_computed_in_integers_as_onnxruntime_does(name: st
     # One level more or less of the last tensors, where a tie is rounded the other way.
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.95
-    steps = lowered(variant)
+    steps = lowered(bundle, variant)
     if is_integer(steps):
         np.testing.assert_array_equal(found, evaluate(steps, images))
 
@@ -212,7 +212,8 @@ def test_the_arduino_sketch_is_valid_cpp_beside_its_c(projects: dict[str, Projec
 @pytest.mark.parametrize("graph", [*GRAPHS, "fp32", "int8"])
 def test_no_storage_lies_over_another_that_is_still_read(graph: str, tmp_path: Path) -> None:
     small = graph in GRAPHS
-    steps = lowered(bundle_of(GRAPHS[graph](), tmp_path)[1] if small else Bundle.open(TINY).variant(graph))
+    tiny = Bundle.open(TINY)
+    steps = lowered(*(bundle_of(GRAPHS[graph](), tmp_path) if small else (tiny, tiny.variant(graph))))
     fused = fuse(steps.program.steps)
     arena = plan(fused, (steps.image, steps.logits))
     holds: dict[int, int] = {}  # byte of the arena: number of the storage whose value it has
@@ -290,6 +291,20 @@ def test_an_operator_without_a_kernel_is_named_with_the_formats_that_have_it(tmp
     with pytest.raises(ExportError, match=r"C cannot express the operator Softmax.*'axis': 1") as caught:
         source_of(bundle, variant)
     assert "onnx, openvino" in caught.value.do
+
+
+def test_integers_that_are_not_what_the_runtime_gives_are_refused_though_c_and_its_golden_vectors_agree(
+    tmp_path: Path,
+) -> None:
+    """As a mistake in the lowering would look: both are made of it, so only the bundle's own logits can tell."""
+    shutil.copytree(TINY, tmp_path / "b")
+    golden = tmp_path / "b/golden/logits-int8.npy"
+    logits = np.load(golden)
+    np.save(golden, logits + np.float32(2 * Bundle.open(TINY).variant("int8").tolerance))
+    write_sums(tmp_path / "b")
+    with pytest.raises(ExportError, match="other answers than the file in its runtime"):
+        write_project(Bundle.open(tmp_path / "b"), tmp_path / "out", variant="int8")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_exists_is_not_written_into(tmp_path: Path) -> None:
@@ -418,6 +433,12 @@ def test_equal_c_is_compiled_by_verify_on_a_machine_that_has_never_seen_it(
 def test_c_is_still_known_after_the_bundle_was_renamed(in_c: Path, tmp_path: Path) -> None:
     renamed = copy_bundle(Bundle.open(in_c), tmp_path / "b", name="another name", default="c-int8")
     assert verify(renamed.path).ok
+
+
+@pytest.mark.parametrize("stem", ['a" evil', "a\n#include <stdlib.h>", "a\\", ""])
+def test_a_file_name_cannot_be_a_part_of_the_program(stem: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be the name of a C file"):
+        source_of(*bundle_of(GRAPHS["pooled"](), tmp_path), stem=stem)
 
 
 def test_a_name_cannot_end_the_comment_it_stands_in(tmp_path: Path) -> None:

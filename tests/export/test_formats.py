@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flyweight.cli import run as cli
+from flyweight.compress.exit import Exit
+from flyweight.compress.exit import with_exit as put_exit
 from flyweight.data.dataset import Dataset
 from flyweight.data.sources import load_data
 from flyweight.errors import BundleError, ExportError, MissingExtraError, OrderError
-from flyweight.export.convert import Converted, convert, open_bundle
+from flyweight.export import export
+from flyweight.export.convert import Converted, convert, open_bundle, weights_of
 from flyweight.export.formats import FORMATS, Original
-from flyweight.export.formats.format import need
+from flyweight.export.formats.format import formats_that_can, need
+from flyweight.export.formats.onnx import OLDEST, newest
+from flyweight.export.formats.torchexport import exported, lost
 from flyweight.export.images import RealImages, real_images
 from flyweight.export.parity import SAME_CLASS
 from flyweight.measure.verify import verify_bundle
@@ -28,6 +35,7 @@ from flyweight.runtime.environment import cpu_name
 from flyweight.runtime.hashes import write_sums
 from flyweight.runtime.operators import heavy_in_float, operators
 from flyweight.runtime.predict import Predictor
+from flyweight.train.trained import Trained
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 BUNDLE = BUNDLES / "tiny-fashion-mnist"  # trained on the data set that the sample is a part of
@@ -275,7 +283,25 @@ def test_an_opset_is_for_onnx_alone_and_must_exist(tmp_path: Path) -> None:
         convert(bundle, "onnx", tmp_path / "b", opset=99)
 
 
-def test_openvino_names_an_operator_that_it_does_not_know_and_the_formats_that_can(tmp_path: Path) -> None:
+def test_the_newest_opset_is_what_onnxruntime_loads_and_not_what_onnx_can_write(tmp_path: Path) -> None:
+    import onnx
+
+    most = newest()
+    assert OLDEST < most <= onnx.defs.onnx_opset_version()
+    done = convert(Bundle.open(BUNDLE), "onnx", tmp_path / "b", opset=most)
+    assert verify_bundle(done.bundle, None, done.variant.name).ok
+    with pytest.raises(ExportError, match=rf"(?s)opset {most + 1} is not offered: ONNX Runtime.*from 14 to {most}"):
+        convert(Bundle.open(BUNDLE), "onnx", tmp_path / "b", opset=most + 1)
+
+
+@pytest.mark.parametrize("name", ["a b/c", "../../evil", "", ".hidden", "a" * 65, "naïve"])
+def test_a_name_that_cannot_be_part_of_a_files_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be the name of a variant"):
+        convert(Bundle.open(BUNDLE), "onnx", tmp_path / "b", opset=15, name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_names_an_operator_that_neither_it_nor_any_other_knows(tmp_path: Path) -> None:
     import onnx
 
     bundle = Bundle.open(BUNDLE)
@@ -284,8 +310,66 @@ def test_openvino_names_an_operator_that_it_does_not_know_and_the_formats_that_c
     model.opset_import.add(domain="com.example", version=1)
     onnx.save(model, tmp_path / "odd.onnx")
     original = Original(bundle, replace(bundle.variant("fp32"), file=tmp_path / "odd.onnx"), np.empty((0,), np.uint8))
-    with pytest.raises(ExportError, match=r"(?s)OpenVINO cannot express the operator com\.example\.FusedGemm.*onnx"):
+    with pytest.raises(
+        ExportError, match=r"(?s)OpenVINO cannot express the operator com\.example\.FusedGemm.*no other format"
+    ):
         FORMATS["openvino"].write(original, "fp32", tmp_path / "odd.xml")
+
+
+@pytest.fixture(scope="module")
+def with_exit(sample: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle's own network with an early exit, as a bundle."""
+    trained = Trained.load(BUNDLE / "training")
+    network, architecture, _ = put_exit(trained, Exit(at=0.6))
+    changed = replace(trained, architecture=architecture, weights=network.state_dict())
+    return export(changed, sample, tmp_path_factory.mktemp("exit") / "b")
+
+
+def original_of(bundle: Bundle) -> Original:
+    return Original(bundle, bundle.variant("fp32"), np.empty((0,), np.uint8), weights_of(bundle))
+
+
+def test_the_formats_that_can_are_asked_and_not_listed(with_exit: Bundle, tmp_path: Path) -> None:
+    plain = Bundle.open(BUNDLE).variant("fp32").file.read_bytes()
+    assert formats_that_can(plain) == list(FORMATS)
+    branching = with_exit.variant("fp32").file.read_bytes()
+    assert formats_that_can(branching) == ["onnx", "openvino"]
+    for name in ("litert", "c"):
+        with pytest.raises(ExportError, match="cannot express the operator") as caught:
+            convert(with_exit, name, tmp_path / "b")
+        assert "that can: onnx, openvino; or" in caught.value.do
+
+
+def test_an_early_exit_that_a_program_of_torch_has_not_is_said_to_be_lost(with_exit: Bundle) -> None:
+    (note,) = lost(original_of(with_exit))
+    assert "LOST" in note
+    assert lost(original_of(Bundle.open(BUNDLE))) == ()
+
+
+@pytest.mark.slow
+def test_the_lost_exit_stands_in_the_output_the_provenance_and_the_card(
+    with_exit: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(["convert", str(with_exit.path), "--to", "torch-export", "--out", str(tmp_path / "b")]) == 0
+    assert "note     The early exit is LOST" in capsys.readouterr().out
+    made = Bundle.open(tmp_path / "b")
+    assert "LOST" in made.provenance["variants"]["torch-export-fp32"]["notes"][0]
+    assert "The early exit is LOST" in (made.path / "card.md").read_text("utf-8")
+
+
+class Branching(torch.nn.Module):
+    """Goes a way that depends on what it sees."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() if images.sum() > 0 else images.float() * 2
+
+
+def test_torch_export_names_what_it_cannot_trace_and_the_formats_that_can() -> None:
+    original = original_of(Bundle.open(BUNDLE))
+    original.__dict__["network"] = Branching()
+    with pytest.raises(ExportError, match=r"torch\.export cannot express the operator If") as caught:
+        exported(original, 1)
+    assert "that can: onnx, openvino, litert, c; or" in caught.value.do
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it() -> None:
@@ -299,3 +383,31 @@ def test_the_command_converts_and_prints_one_json_object(tmp_path: Path, capsys:
     found = json.loads(capsys.readouterr().out)
     assert (found["variant"], found["parity"]["n"], found["layers"]) == ("litert-fp32", 2000, 14)
     assert verify_bundle(Bundle.open(out), None, "litert-fp32").ok
+
+
+def test_the_card_does_not_lend_a_converted_file_the_accuracy_of_another_until_it_is_tested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "b.zip"
+    convert(Bundle.open(BUNDLE), "onnx", out, opset=15)
+    with zipfile.ZipFile(out) as archive:
+        card = archive.read("card.md").decode()
+    own = card.split("### onnx-opset15-fp32\n\n")[1]
+    assert own.startswith("This file was not tested")
+    assert "The accuracy of fp32 and int8 is not its own." in own or "The accuracy of fp32 is not its own." in own
+    record = ["verify", str(out), "--variant", "onnx-opset15-fp32", "--data", "sample", "--record", "--json"]
+    assert cli(record) == 0
+    found = json.loads(capsys.readouterr().out)
+    recorded = Bundle.open(out).variant("onnx-opset15-fp32").accuracy
+    assert recorded is not None
+    assert (recorded["top1"], recorded["n"]) == (found["accuracy"], 1000)
+    assert len(recorded["per_class"]) == 10
+    (line,) = (tmp_path / "test-openings.jsonl").read_text("utf-8").splitlines()
+    assert "onnx-opset15-fp32" in json.loads(line)["why"]
+    assert cli(["verify", str(out), "--variant", "onnx-opset15-fp32", "--data", "sample"]) == 0
+    assert "as recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--record"], ["--data", "sample", "--out", "elsewhere"]])
+def test_what_cannot_be_recorded_is_refused_before_anything_is_read(options: list[str]) -> None:
+    assert cli(["verify", str(BUNDLE), *options]) == 2

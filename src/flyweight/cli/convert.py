@@ -26,9 +26,9 @@ def convert(
         Path | None, typer.Option(help="Folder of the run, where the bundle ships no training weights.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the variant; FORMAT-PRECISION without.")] = None,
-    opset: Annotated[int | None, typer.Option(help="Of --to onnx.")] = None,
+    opset: Annotated[int | None, typer.Option(help="Of --to onnx: from 14 to what ONNX Runtime here loads.")] = None,
     same_class: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least share of images with the float file's first class.")
+        float | None, typer.Option(min=0, max=1, help="Least top-1 agreement with the float file (share).")
     ] = None,
     default: Annotated[bool, typer.Option(help="Make it the variant used when none is named.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -53,10 +53,12 @@ def convert(
     print(f"bundle   {out} has the variant {variant.name} ({variant.file.name}, {variant.size_bytes / 1000:.1f} kB)")
     print(
         f"parity   {parity.n} images through {variant.backend}: largest difference of a logit "
-        f"{parity.max_abs_error:.2g}, same first class on {parity.top1_agreement:.2%}"
+        f"{parity.max_abs_error:.2g}, top-1 agreement {parity.top1_agreement:.2%}"
     )
     if written.in_float:
         print(f"float    {len(written.in_float)} of {written.layers} layers: {', '.join(written.in_float)}")
+    for note in written.notes:
+        print(f"note     {note}")
     print(f"next     flyweight verify {out} --variant {variant.name}{f' --data {data}' if data else ''}")
 
 
@@ -70,4 +72,5 @@ def _facts(found: Converted) -> dict[str, object]:
         "layers": found.written.layers,
         "in_float": list(found.written.in_float),
         "tool": found.written.tool,
+        "notes": list(found.written.notes),
     }

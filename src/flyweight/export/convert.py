@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.errors import ExportError, OrderError
-from flyweight.export.bundle import NewVariant, add_file
+from flyweight.export.bundle import NewVariant, add_file, check_name
 from flyweight.export.formats import Format, Original, Written, find_format
 from flyweight.export.formats.format import need
 from flyweight.export.images import RealImages, golden_only
@@ -86,7 +86,7 @@ def convert(
         run: Folder of the run, for formats written from torch where the bundle ships no training weights.
         name: Of the variant; FORMAT-PRECISION without.
         opset: Of ONNX.
-        same_class: Least share (0 to 1) of images with the float file's first class, in a lower precision.
+        same_class: Least top-1 agreement (0 to 1) with the float file, in a lower precision.
         default: Make it the variant that is used when none is named.
 
     Raises:
@@ -100,6 +100,8 @@ def convert(
     for package in found.packages:
         need(package, found.extra)
     given = images or golden_only(bundle)
+    if name is not None:
+        check_name(name)
     variant = name or "-".join([found.name, *([f"opset{opset}"] if opset else []), chosen])
     original = Original(bundle, source, given.calibration, run or weights_of(bundle), opset)
     with tempfile.TemporaryDirectory(prefix="flyweight-convert-") as folder:
@@ -153,7 +155,7 @@ def check(parity: Parity, name: str, precision: str, same_class: float | None = 
         allowed = f" (allowed {parity.tolerance if precision == 'fp32' else largest:.3g})"
         raise ExportError(
             f"{name} disagrees with the float file on {parity.n} images: largest difference of a logit "
-            f"{parity.max_abs_error:.3g}{allowed}, same first class on {parity.top1_agreement:.2%} "
+            f"{parity.max_abs_error:.3g}{allowed}, top-1 agreement {parity.top1_agreement:.2%} "
             f"(needed {least:.1%})",
             do="ship the float file or another precision"
             + ("" if precision == "fp32" else ", or train for int8: flyweight train DATA --recipe qat --from RUN"),

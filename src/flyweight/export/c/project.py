@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight import __version__
-from flyweight.errors import OutputError
+from flyweight.errors import ExportError, OutputError
 from flyweight.export.c.emit import float_literal, literals, wrapped
 from flyweight.export.c.evaluate import evaluate, is_integer
 from flyweight.export.c.sizes import Size, sizes_of
 from flyweight.export.c.source import TEMPLATES, Source, filled, lowered, source_of
 from flyweight.files import output_error, write_text
 from flyweight.runtime.bundle import Bundle, Variant
+from flyweight.runtime.golden import compare
 
 GOLDEN_BYTES = 32_768  # of pixels: a board holds no more beside its model
 
@@ -49,7 +50,7 @@ def write_project(bundle: Bundle, out: Path, *, variant: str | None = None, name
         name: What every public symbol begins with.
 
     Raises:
-        ExportError: The variant is no ONNX file, or has an operator that no kernel computes.
+        ExportError: The variant is no ONNX file, has an operator that no kernel computes, or C would answer otherwise.
         OutputError: The folder exists, or cannot be written.
     """
     out, chosen = Path(out), bundle.onnx_variant(variant)
@@ -74,14 +75,31 @@ def write_project(bundle: Bundle, out: Path, *, variant: str | None = None, name
 def golden_of(bundle: Bundle, variant: Variant) -> tuple[NDArray[np.uint8], NDArray[np.float32], float]:
     """Return golden images (n, C, S, S), the logits (n, K) expected, and what they may differ by.
 
-    Integers give the same everywhere: their logits are computed here in numpy, and must be met to the last bit.
+    Integers give the same everywhere: their logits are computed here in numpy, and must be met to the last bit. Both
+    the C and these logits come of one lowering, so these are held to what the bundle's file gives in its runtime first.
+
+    Raises:
+        ExportError: They are not within the variant's tolerance of the bundle's golden logits.
     """
     images, logits = bundle.golden(variant)
     number = max(1, min(len(images), GOLDEN_BYTES // images[0].size))
-    steps = lowered(variant)
+    steps = lowered(bundle, variant)
     if is_integer(steps):
-        return images[:number], evaluate(steps, images[:number]), 0.0
+        found = evaluate(steps, images[:number])
+        _hold(variant, found, logits[:number])
+        return images[:number], found, 0.0
     return images[:number], logits[:number], variant.tolerance
+
+
+def _hold(variant: Variant, found: NDArray[np.float32], golden: NDArray[np.float32]) -> None:
+    told = compare(found, golden, variant.tolerance)
+    if not told["ok"]:
+        raise ExportError(
+            f"C of {variant.file.name!r} would give other answers than the file in its runtime: the largest difference "
+            f"of a logit is {told['max_error']}, the tolerance {variant.tolerance:.3g} ({told['n']} golden images)",
+            do="report it with the bundle: the translation to C is wrong; use the fp32 variant meanwhile",
+            more="docs/microcontrollers.md",
+        )
 
 
 def golden_header(images: NDArray[np.uint8], logits: NDArray[np.float32], tolerance: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
@@ -47,7 +48,7 @@ class Source:
     kernels: dict[str, int]
 
 
-def lowered(variant: Variant) -> Lowered:
+def lowered(bundle: Bundle, variant: Variant) -> Lowered:
     """Return the steps of a variant's ONNX file.
 
     Raises:
@@ -62,8 +63,18 @@ def lowered(variant: Variant) -> Lowered:
     try:
         return lower(read_graph(variant.file.read_bytes()))
     except CannotExpress as error:
-        others = "onnx, openvino, litert, executorch, torch-export"
-        raise cannot("C", error.operator, error.where, others) from error
+        floats = [one for one in bundle.variants.values() if (one.format, one.precision) == ("onnx", "fp32")]
+        content = (floats or [variant])[0].file.read_bytes()  # other formats are written from the float file
+        raise cannot("C", error.operator, error.where, content, ("c",)) from error
+
+
+def expresses(content: bytes) -> bool:
+    """Tell whether there is C for an ONNX file."""
+    try:
+        lower(read_graph(content))
+    except (CannotExpress, ExportError):
+        return False
+    return True
 
 
 def source_of(
@@ -81,7 +92,9 @@ def source_of(
     """
     if not (name.isidentifier() and name.isascii()):
         raise ExportError(f"{name!r} cannot begin the names of C functions", do="use letters, digits and underscores")
-    steps = lowered(variant)
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", stem):  # it stands in an #include, where anything else could be a program
+        raise ExportError(f"{stem!r} cannot be the name of a C file", do="use letters, digits, - _ .")
+    steps = lowered(bundle, variant)
     emitted = emit(steps)
     preprocess, used = bundle.preprocess, Counter(step.kernel for step in steps.program.steps)
     fill = (math.floor(mean * 255 + 0.5) for mean in preprocess.mean)

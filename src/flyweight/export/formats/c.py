@@ -43,6 +43,13 @@ def write(original: Original, precision: str, file: Path) -> Written:
     return Written(f"flyweight {__version__}", (header,), made.layers, in_float, notes)
 
 
+def expresses(content: bytes) -> bool:
+    """Tell whether there is C for a float ONNX file."""
+    from flyweight.export.c.source import expresses as found
+
+    return found(content)
+
+
 FORMAT = Format(
     name="c",
     title="C",
@@ -54,5 +61,6 @@ FORMAT = Format(
     calibrated=(),
     carries="in the file (class names, and in the header how a picture is fitted)",
     write=write,
+    expresses=expresses,
     source=source,
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from flyweight.errors import ExportError
 from flyweight.export.formats.format import Format, Original, Written, cannot, quiet
-from flyweight.export.formats.torchexport import exported
+from flyweight.export.formats.torchexport import exported, expresses, lost
 from flyweight.files import write_bytes
 
 LAYERS = ("aten.conv2d", "aten.linear", "aten.convolution", "aten.addmm", "aten.mm", "aten.bmm")
@@ -27,10 +27,10 @@ def write(original: Original, precision: str, file: Path) -> Written:
             program = _quantized(program, original)
             tool += f", torchao {metadata.version('torchao')} after training, {len(original.calibration)} images"
         layers, in_float = layers_of(program)
-        content, outside = _lowered(program)
+        content, outside = _lowered(program, original)
     write_bytes(file, content)
     notes = (f"Outside of XNNPACK run: {', '.join(outside)}",) if outside else ()
-    return Written(tool, (), layers, in_float if precision == "int8" else (), notes)
+    return Written(tool, (), layers, in_float if precision == "int8" else (), (*notes, *lost(original)))
 
 
 def _quantized(program: Any, original: Original) -> Any:
@@ -52,7 +52,7 @@ def _quantized(program: Any, original: Original) -> Any:
         return torch.export.export(convert_pt2e(prepared), (images[:1],), strict=False)
 
 
-def _lowered(program: Any) -> tuple[bytes, tuple[str, ...]]:
+def _lowered(program: Any, original: Original) -> tuple[bytes, tuple[str, ...]]:
     """Return the file, and the operators that XNNPACK does not take. Raises ExportError."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
@@ -65,7 +65,8 @@ def _lowered(program: Any) -> tuple[bytes, tuple[str, ...]]:
         text = " ".join(str(error).split())
         found = re.search(r"(aten[.:][\w.:]+)", text)
         if found:
-            raise cannot("ExecuTorch", found[1], text[:200], "onnx, openvino, torch-export") from error
+            content = original.variant.file.read_bytes()
+            raise cannot("ExecuTorch", found[1], text[:200], content, ("executorch",)) from error
         raise ExportError(
             f"executorch cannot lower the network: {text[:300]}", do="convert to another format"
         ) from error
@@ -102,4 +103,5 @@ FORMAT = Format(
     calibrated=("int8",),
     carries="in the bundle around it: the file has no place for them",
     write=write,
+    expresses=expresses,
 )

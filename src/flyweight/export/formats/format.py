@@ -107,6 +107,7 @@ class Format:
         calibrated: Those of them that need images.
         carries: Where class names and preprocessing are: in the file, or in the bundle around it.
         write: Writes the model file at a path that ends in `suffix`. Raises ExportError.
+        expresses: Tells whether it has words for all of a float ONNX file, given as bytes.
         source: Gives the ONNX file that a precision is written from, where that is not always the float one.
     """
 
@@ -120,6 +121,7 @@ class Format:
     calibrated: tuple[str, ...]
     carries: str
     write: Callable[[Original, str, Path], Written]
+    expresses: Callable[[bytes], bool]
     source: Callable[[Bundle, str], Variant] | None = None
 
 
@@ -143,16 +145,31 @@ def quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def cannot(title: str, operator: str, where: str, others: str) -> ExportError:
+def cannot(title: str, operator: str, where: str, content: bytes, without: tuple[str, ...]) -> ExportError:
     """Return the error about an operator that a format has no words for.
 
     Args:
         operator: Its name in the graph that is converted.
         where: A node of that operator.
-        others: Formats that have it.
+        content: The bundle's float ONNX file: the other formats are asked whether they have words for all of it.
+        without: Formats that are not asked, since this error is theirs.
     """
+    can = formats_that_can(content, without)
     return ExportError(
         f"{title} cannot express the operator {operator} ({where})",
-        do=f"convert to a format that can: {others}; or train a network without it",
+        do=f"convert to a format that can: {', '.join(can)}; or train a network without it"
+        if can
+        else "train a network without it: no other format that is installed here can express it",
         more=f"{MORE}#what-a-format-cannot-express",
     )
+
+
+def formats_that_can(content: bytes, without: tuple[str, ...] = ()) -> list[str]:
+    """Return the formats, of those whose packages are installed, that have words for all of a float ONNX file."""
+    from flyweight.export.formats import FORMATS  # which imports this module
+
+    return [
+        one.name
+        for one in FORMATS.values()
+        if one.name not in without and all(find_spec(package) for package in one.packages) and one.expresses(content)
+    ]

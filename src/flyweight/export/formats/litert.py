@@ -27,7 +27,7 @@ def write(original: Original, precision: str, file: Path) -> Written:
     try:
         content = to_tflite(original.variant.file.read_bytes(), original.texts, f"flyweight {__version__}")
     except CannotWriteError as error:
-        raise cannot("LiteRT", error.operator, error.where, "onnx, openvino, executorch, torch-export") from error
+        raise cannot("LiteRT", error.operator, error.where, original.variant.file.read_bytes(), ("litert",)) from error
     tool = f"flyweight {__version__} in the schema of ai-edge-litert {metadata.version('ai-edge-litert')}"
     if precision == "int8":
         content = _quantized(content, original)
@@ -36,6 +36,17 @@ def write(original: Original, precision: str, file: Path) -> Written:
     write_bytes(file, content)
     layers, in_float = layers_of(content)
     return Written(tool, (), layers, in_float if precision == "int8" else ())
+
+
+def expresses(content: bytes) -> bool:
+    """Tell whether LiteRT has an operator for each of a float ONNX file."""
+    from flyweight.export.tflite.convert import CannotWriteError, to_tflite
+
+    try:
+        to_tflite(content, {}, "")
+    except CannotWriteError:
+        return False
+    return True
 
 
 def _quantized(content: bytes, original: Original) -> bytes:
@@ -87,4 +98,5 @@ FORMAT = Format(
     calibrated=("int8",),
     carries="in the file (metadata) and in the bundle around it",
     write=write,
+    expresses=expresses,
 )

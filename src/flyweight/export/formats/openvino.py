@@ -25,7 +25,7 @@ def write(original: Original, precision: str, file: Path) -> Written:
     try:
         model = openvino.Core().read_model(original.variant.file.read_bytes())
     except RuntimeError as error:
-        raise _unread(str(error)) from error
+        raise _unread(str(error), original.variant.file.read_bytes()) from error
     tool = f"openvino {openvino.__version__}"
     if precision == "int8":
         model, tool = _quantized(model, original, tool)
@@ -63,11 +63,23 @@ def _quantized(model: Any, original: Original, tool: str) -> tuple[Any, str]:
     return done, f"{tool}, nncf {nncf.__version__} after training, {len(images)} images"
 
 
-def _unread(error: str) -> ExportError:
+def expresses(content: bytes) -> bool:
+    """Tell whether OpenVINO reads a float ONNX file."""
+    import_backend("openvino")  # keeps its reports from the network
+    import openvino
+
+    try:
+        openvino.Core().read_model(content)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _unread(error: str, content: bytes) -> ExportError:
     """Name the operator where OpenVINO says that it has none of that name."""
     found = re.search(r"No conversion rule found for operations: ([\w.]+)", error)
     if found:
-        return cannot("OpenVINO", found[1], "in the float ONNX file", "onnx, torch-export")
+        return cannot("OpenVINO", found[1], "in the float ONNX file", content, ("openvino",))
     return ExportError(
         f"OpenVINO cannot read the float file: {' '.join(error.split())[:300]}", do="convert to another format"
     )
@@ -84,4 +96,5 @@ FORMAT = Format(
     calibrated=("int8",),
     carries="in the file (rt_info) and in the bundle around it",
     write=write,
+    expresses=expresses,
 )
