@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from tests.kit.bare import bare_python, call
+from tests.kit.conftest import unpacked
+from tests.kit.made import made, model, written
+from tests.runtime.tiny_bundle import write_bundle
 
 import flyweight.kit.start
+from flyweight.cli import run as cli
+from flyweight.errors import DeviceError
+from flyweight.kit.pack import write_kit
 from flyweight.measure.device import host
 from flyweight.measure.result import read_result
+from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.hashes import write_sums
 
 MORE_THAN_ENOUGH = {"pydantic", "torch", "onnx", "typer", "yaml", "flyweight"}
@@ -150,3 +158,61 @@ def test_checking_alone_times_nothing(folder: Path, python: Path, tmp_path: Path
     done = call(python, folder / "run.py", "--check", cwd=tmp_path)
     assert (done.returncode, "as recorded" in done.stdout) == (0, True)
     assert [path.name for path in tmp_path.iterdir()] == ["kit"]
+
+
+def with_openvino(out: Path) -> Bundle:
+    """A bundle with an OpenVINO variant of two files, and one in C."""
+    path = write_bundle(out)
+    made = json.loads((path / "bundle.json").read_text())
+    original = made["variants"]["fp32"]
+    (path / "model.xml").write_text("<net/>")
+    (path / "model.bin").write_bytes(b"weights")
+    made["variants"]["ov"] = {
+        **original, "file": "model.xml", "beside": ["model.bin"], "format": "openvino", "backend": "openvino",
+        "source": "fp32", "size_bytes": 13,
+    }  # fmt: skip
+    (path / "bundle.json").write_text(json.dumps(made))
+    write_sums(path)
+    return Bundle.open(path)
+
+
+def test_a_kit_asks_for_the_runtimes_of_what_it_carries(tmp_path: Path) -> None:
+    bundle = with_openvino(tmp_path / "b")
+    for variants, wanted in (((), True), (("fp32",), False)):
+        kit = write_kit(bundle, tmp_path / "kit.zip", variants=variants)
+        with zipfile.ZipFile(kit) as archive:
+            needs = archive.read("kit/requirements.txt").decode()
+            assert ("openvino" in archive.read("kit/README.txt").decode()) is wanted
+        assert ("openvino>=2026.1\n" in needs) is wanted
+        assert needs.startswith("numpy>=2.0\nonnxruntime>=1.23\npillow>=11\n")
+
+
+def test_a_missing_runtime_is_said_with_the_line_and_the_others_are_measured(python: Path, tmp_path: Path) -> None:
+    folder = unpacked(write_kit(with_openvino(tmp_path / "b"), tmp_path / "kit.zip"), tmp_path)
+    done = call(python, folder / "run.py", "--check", cwd=tmp_path)
+    assert "not measured for want of: openvino>=2026.1" in done.stderr
+    assert '"openvino>=2026.1"' in done.stderr
+    assert "golden vectors: 1 of 2 as recorded" in done.stderr + done.stdout
+
+
+def test_other_weights_beside_the_same_file_are_another_model(tmp_path: Path) -> None:
+    bundle = with_openvino(tmp_path / "b")
+    with zipfile.ZipFile(write_kit(bundle, tmp_path / "kit.zip", variants=["ov"])) as archive:
+        (row,) = json.loads(archive.read("kit/kit.json"))["models"]
+    result = read_result(written(tmp_path / "r.json", made([model("ov", 3.0, sha256=row["sha256"])])))
+    assert "ov, 1 thread(s)" in result.of_bundle(bundle)["measured"]
+    (bundle.path / "model.bin").write_bytes(b"WEIGHTS")
+    write_sums(bundle.path)
+    with pytest.raises(DeviceError, match="none of its files"):
+        result.of_bundle(Bundle.open(bundle.path))
+
+
+def test_a_name_that_no_device_can_have_is_refused_before_anything_is_packed(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="'Pi 4' cannot be the name of a device"):
+        write_kit(Bundle.open(bundle), tmp_path / "kit.zip", device="Pi 4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_is_refused_where_it_would_do_nothing(bundle: Path, tmp_path: Path) -> None:
+    assert cli(["kit", str(bundle), "--out", str(tmp_path / "kit.zip"), "--quick"]) == 2
+    assert list(tmp_path.iterdir()) == []

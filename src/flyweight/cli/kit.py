@@ -40,6 +40,8 @@ def kit(
     given = [option for option, value in only.items() if value]
     if given and not candidates:
         raise typer.BadParameter("goes with --candidates", param_hint=f"'{given[0]}'")
+    if quick and ssh is None:
+        raise typer.BadParameter("goes with --ssh; without it: python3 run.py --quick there", param_hint="'--quick'")
     opened, counts = Bundle.open(bundle), numbers(threads, "--threads")
     with tempfile.TemporaryDirectory(prefix="flyweight-candidates-") as folder:
         nets = _candidates(opened, Path(folder), models or [], sizes or []) if candidates else []

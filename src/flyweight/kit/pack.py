@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import flyweight
-from flyweight.errors import OutputError
+from flyweight.errors import DeviceError, OutputError
 from flyweight.export.c.check import check_ours
 from flyweight.files import write_zip
 from flyweight.kit.run import KIT, KIT_VERSION
+from flyweight.measure.device import NAME
 from flyweight.measure.result import UntrainedNet
 from flyweight.measure.speed import write_photo
 from flyweight.models.cost import count
+from flyweight.runtime.backends import ENGINES
 from flyweight.runtime.bundle import GOLDEN_IMAGES, Bundle, Variant
-from flyweight.runtime.hashes import SUMS
+from flyweight.runtime.hashes import SUMS, digest_of
 
 ROOT = "kit"  # the folder that the archive unpacks to
-NEEDS = ("numpy", "onnxruntime", "pillow")
+NEEDS = ("numpy", "onnxruntime", "pillow")  # of the runner itself
 # What runs on the device, of this very package: one definition of preprocessing, clock and checks.
 RUNNER = (
     "__init__.py", "errors.py", "files.py", "runtime", "measure/__init__.py", "measure/latency.py",
@@ -75,6 +78,7 @@ def write_kit(
 
     Raises:
         BundleError: It has no such variant, or one in C that Flyweight did not write.
+        DeviceError: `device` cannot be the name of one.
         OutputError: `out` is no .zip or cannot be written, or `wheels` holds none.
     """
     if out.suffix.lower() != ".zip":
@@ -83,6 +87,11 @@ def write_kit(
     for variant in chosen:
         if variant.backend == "c":
             check_ours(bundle, variant)
+    if device is not None and not NAME.fullmatch(device):
+        raise DeviceError(
+            f"{device!r} cannot be the name of a device", do="use small letters, digits, - _ . and at most 63 of them"
+        )
+    needs = needs_of(chosen)
     models = [*(_variant(bundle, variant) for variant in chosen), *map(_candidate, candidates)]
     kit = {
         "kit_version": KIT_VERSION,
@@ -97,10 +106,10 @@ def write_kit(
     }
     files = dict(_files(bundle, chosen, candidates))
     files |= {f"runner/flyweight/{name}": content for name, content in runner()}
-    files |= {f"wheels/{path.name}": path.read_bytes() for path in _wheels(wheels)}
+    files |= {f"wheels/{path.name}": path.read_bytes() for path in _wheels(wheels, needs)}
     names = ", ".join(model["name"] for model in models)
-    files["README.txt"] = README.format(needs=", ".join(NEEDS), models=names).encode()
-    files["requirements.txt"] = "".join(f"{line}\n" for line in requirements()).encode()
+    files["README.txt"] = README.format(needs=", ".join(needs), models=names).encode()
+    files["requirements.txt"] = "".join(f"{line}\n" for line in requirements(needs)).encode()
     files[KIT] = (json.dumps(kit, indent=1, allow_nan=False) + "\n").encode()
     files["run.py"] = (Path(__file__).parent / "start.py").read_bytes()
     files[SUMS] = "".join(f"{_sha256(files[name])}  {name}\n" for name in sorted(files)).encode()
@@ -116,14 +125,21 @@ def runner() -> Iterator[tuple[str, bytes]]:
         yield from ((path.relative_to(root).as_posix(), path.read_bytes()) for path in found)
 
 
-def requirements() -> list[str]:
-    """Return the lines of requirements.txt: this package's own lower bounds for what the runner needs."""
-    wanted = {}
+def needs_of(variants: Iterable[Variant]) -> tuple[str, ...]:
+    """Return the packages that must be installed where these variants are to run; C needs a compiler instead."""
+    used = {ENGINES[one.backend].package for one in variants if one.backend in ENGINES} - sys.stdlib_module_names
+    return (*NEEDS, *sorted({name.replace("_", "-") for name in used} - {*NEEDS}))
+
+
+def requirements(needs: Sequence[str] = NEEDS) -> list[str]:
+    """Return the lines of requirements.txt: this package's own lower bounds for what a kit needs."""
+    wanted: dict[str, str] = {}
     for line in metadata.requires("flyweight") or ():
-        match = re.match(r"([A-Za-z0-9-]+)(>=[0-9.]+)(?:\s*;\s*(.*))?", line)
-        if match and match[1].lower() in NEEDS and not match[3]:
-            wanted[match[1].lower()] = f"{match[1].lower()}{match[2]}"
-    return [wanted.get(name, name) for name in NEEDS]
+        match = re.match(r"([A-Za-z0-9._-]+)([^;]*)", line)
+        least = re.search(r">=[0-9.]+", match[2]) if match else None
+        if match and least and match[1].lower() in needs:
+            wanted.setdefault(match[1].lower(), f"{match[1].lower()}{least[0]}")
+    return [wanted.get(name, name) for name in needs]
 
 
 def _files(
@@ -156,7 +172,7 @@ def _variant(bundle: Bundle, variant: Variant) -> dict[str, Any]:
         "candidate": None,
         "golden": f"golden/{variant.name}.npy",
         "tolerance": variant.tolerance,
-        "sha256": _sha256(variant.file.read_bytes()),
+        "sha256": digest_of((variant.file, *variant.beside)),
         "size_bytes": variant.size_bytes,
         **_counted(bundle.counted(variant)),
     }
@@ -185,7 +201,7 @@ def _counted(graph: Path) -> dict[str, int | None]:
     return {"params": cost.params, "macs": cost.macs} if cost else {"params": None, "macs": None}
 
 
-def _wheels(folder: Path | None) -> list[Path]:
+def _wheels(folder: Path | None, needs: Sequence[str]) -> list[Path]:
     if folder is None:
         return []
     found = sorted(folder.glob("*.whl"))
@@ -193,7 +209,7 @@ def _wheels(folder: Path | None) -> list[Path]:
         raise OutputError(
             f"{str(folder)!r} holds no wheel (.whl)",
             do=f"pip download --only-binary=:all: --platform manylinux_2_28_aarch64 --python-version 3.11 "
-            f"--dest {folder} {' '.join(NEEDS)}",
+            f"--dest {folder} {' '.join(needs)}",
         )
     return found
 

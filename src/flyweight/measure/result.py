@@ -5,7 +5,6 @@ Samples travel raw, in ns and none left out; quantiles and intervals are taken o
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from flyweight.errors import DeviceError
 from flyweight.measure.latency import FULL_N, LatencyResult, latency_of, noise_floor
 from flyweight.runtime.bundle import Bundle
 from flyweight.runtime.canonical import HASH, seal
+from flyweight.runtime.hashes import digest_of
 from flyweight.runtime.timing import MODEL, Spec
 
 RESULT_VERSION = 1
@@ -208,7 +208,7 @@ class DeviceResult(Plain):
         Raises:
             DeviceError: None of its files is among those measured.
         """
-        names = {hashlib.sha256(one.file.read_bytes()).hexdigest(): name for name, one in bundle.variants.items()}
+        names = {digest_of((one.file, *one.beside)): name for name, one in bundle.variants.items()}
         rows = {f"{names[row.sha256]}, {row.threads} thread(s)": row for row in self.models if row.sha256 in names}
         if not rows:
             raise DeviceError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from flyweight.errors import BundleError
@@ -18,6 +19,12 @@ def write_sums(folder: Path) -> None:
     folder = Path(folder)
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in _names(folder)]
     write_text(folder / SUMS, "".join(lines))
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """Return what tells a model by its bytes: the SHA-256 of its file; of several, that of theirs in order."""
+    found = [_sha256(Path(file)) for file in files]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def check_sums(folder: Path, *, whole: bool = True) -> None:
