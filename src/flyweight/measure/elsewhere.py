@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from flyweight.data.dataset import Dataset
 from flyweight.errors import DeviceError
+from flyweight.export.c.check import compile_if_ours
 from flyweight.measure.device import Device
 from flyweight.measure.latency import LatencyResult
 from flyweight.measure.replace import may_replace
 from flyweight.measure.result import DeviceModel
 from flyweight.measure.trial import answers_of, decided_by, speed_of
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.hashes import digest_of
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ def timed_variants(bundle: Bundle, device: Device, dataset: Dataset) -> list[Tim
         if speed.verdict != "faster":
             found.append(TimedVariant(name, count, latency, False, "it is not measurably faster there"))
             continue
+        compile_if_ours(bundle, bundle.variant(name))
         answer = may_replace(before, answers_of(bundle, name, dataset, indices), dataset, where, speed)
         found.append(TimedVariant(name, count, latency, answer.ships, answer.because))
     return found
 
 
 def _rows(bundle: Bundle, device: Device) -> list[tuple[str, LatencyResult, int]]:
-    names = {hashlib.sha256(one.file.read_bytes()).hexdigest(): name for name, one in bundle.variants.items()}
+    names = {digest_of((one.file, *one.beside)): name for name, one in bundle.variants.items()}
     rows: list[DeviceModel] = [row for row in device.models() if row.sha256 in names]
     timed = ((names[row.sha256], row.latency(), row.threads) for row in rows)
     return [(name, latency, threads) for name, latency, threads in timed if latency is not None]
