@@ -7,6 +7,9 @@ import pytest
 import scipy.stats
 
 from flyweight.measure.statistics import (
+    Spread,
+    could_find,
+    detectable,
     holm,
     mcnemar_exact,
     mean_interval,
@@ -15,6 +18,7 @@ from flyweight.measure.statistics import (
     paired_bootstrap,
     paired_runs,
     permutation_test,
+    power,
     quantile_interval,
     smallest_n,
     wilson,
@@ -175,6 +179,33 @@ def test_paired_runs_is_wrong_no_more_often_than_it_says_even_far_out(runs_devia
 def test_equal_scores_differ_by_nothing() -> None:
     scores = np.random.default_rng(0).random((3, 50)) < 0.5
     assert paired_runs(scores, scores).p == 1.0
+
+
+@pytest.mark.parametrize(("runs", "tests"), [(3, 1), (3, 16), (5, 16), (10, 1)])
+def test_a_difference_of_the_planned_size_is_found_four_times_in_five(runs: int, tests: int) -> None:
+    random, spread = np.random.default_rng(1), Spread(of_runs=0.01, disagreeing=1e-12)
+    planned = detectable(runs, 100, tests=tests, spread=spread)
+    ps = []
+    for by_run in random.normal(planned, spread.of_runs, (1500, runs)):
+        difference = np.repeat(by_run[:, None], 2, axis=1)
+        ps.append(paired_runs(difference, np.zeros_like(difference)).p)
+    found = np.mean(np.array(ps) * tests < 0.05)  # Holm's first step
+    assert found == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 1500))
+
+
+@pytest.mark.parametrize("df", [1.0, 1.7, 2, 4, 9, 9999])
+@pytest.mark.parametrize("tests", [1, 3, 16, 200])
+def test_what_is_larger_than_could_be_found_is_found(df: float, tests: int) -> None:
+    least = could_find(0.02, df, tests=tests)
+    assert tests * 2 * scipy.stats.t.sf(least / 0.02, df) < 0.05
+
+
+def test_power_is_that_of_scipys_noncentral_t_where_scipy_gives_one() -> None:
+    for df, errors in ((4, 3.76), (9, 3.3), (30, 2.0)):
+        reach = scipy.stats.t.isf(0.025, df)
+        expected = scipy.stats.nct.sf(reach, df, errors) + scipy.stats.nct.cdf(-reach, df, errors)
+        assert power(errors, df) == pytest.approx(expected, abs=1e-4)
+    assert power(0.0, 3) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_over_data_sets_is_the_mean_with_the_error_of_a_mean() -> None:

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 from tests.studies.small import place_with, small_mnist
 
 from flyweight.cli import run as cli
 from flyweight.errors import RecipeError
+from flyweight.measure.statistics import could_find
 from flyweight.models.zoo import find
 from flyweight.report.study import ALL, StudyFacts, markdown
 from flyweight.studies.analyse import analyse
 from flyweight.studies.schedule import Running, TrialDone, TrialFailed, run_trials
 from flyweight.studies.study import Scale, Study, Trial, load_study, recipe_of, trials
 from flyweight.studies.trial import Place
+
+REPORTS = Path(__file__).parents[2] / "docs/studies"
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +159,25 @@ def test_verdicts_follow_the_scores(study: Study, tmp_path: Path) -> None:
     assert dual.p_holm >= dual.p
     same = answers["Is it better to merge probabilities than logits?"]
     assert (same.first, same.second) == ("merged_probs", "as_published")
+
+
+def test_no_answer_stands_beside_a_smaller_difference_that_could_be_found(study: Study, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    scores = {name: rng.random((3, 4000)) < 0.9 + rng.normal(0, 0.01, (3, 1)) for name in study.arms}
+    place, order = place_with(tmp_path, scores)
+    found = analyse(study, "cpu", order, place).verdicts
+    assert len(found) == len(study.questions) > 10
+    for verdict in found:
+        half = (verdict.difference.high or 0) - (verdict.difference.value or 0)
+        error = half / student.ppf(0.975, verdict.df)
+        assert verdict.detectable == pytest.approx(could_find(error, verdict.df, tests=len(found)))
+
+
+@pytest.mark.parametrize("report", sorted(REPORTS.glob("*.json")), ids=lambda path: path.stem)
+def test_no_shipped_answer_calls_none_what_it_could_have_found(report: Path) -> None:
+    for verdict in StudyFacts.model_validate_json(report.read_bytes()).verdicts:
+        if verdict.answer == "no difference":
+            assert abs(verdict.difference.value or 0) <= verdict.detectable, (verdict.question, verdict.dataset)
 
 
 def test_equal_scores_are_no_difference(study: Study, tmp_path: Path) -> None:

@@ -211,7 +211,8 @@ class StudyVerdict(Fact):
         difference: Accuracy of first minus second, over seeds and images, 95 %.
         p, p_holm: Two-sided, of no difference; adjusted for all questions over all data sets, or for all on one, that
             have three seeds or more.
-        detectable: Smallest true difference that would be found 4 times in 5.
+        detectable: Smallest true difference that would be found 4 times in 5 among the same questions, by this answer's
+            standard error.
         cost_ratio: Training cost of first over second, mean over seeds.
         enough: Both were trained enough to be ranked, where networks are compared.
         seen: One began with weights that saw images of this very data set.

@@ -12,6 +12,7 @@ import numpy as np
 
 from flyweight.measure.statistics import (
     PairedRuns,
+    could_find,
     holm,
     letters,
     mcnemar_exact,
@@ -380,7 +381,9 @@ def _judged(family: Sequence[_Compared]) -> list[StudyVerdict]:
             p=compared.paired.p,
             p_holm=p,
             df=compared.paired.df,
-            detectable=compared.paired.detectable,
+            detectable=could_find(
+                compared.paired.error, compared.paired.df, tests=len(counted) if id(compared) in within else 1
+            ),
             cost_ratio=compared.cost_ratio,
             seeds=compared.seeds,
             mcnemar=compared.mcnemar,
