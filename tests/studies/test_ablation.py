@@ -115,7 +115,9 @@ def test_what_the_plan_promises_is_found_at_least_four_times_in_five(tests: int)
     for _ in range(400):
         gap = np.clip(draw.normal(planned, spread.of_runs, (runs, 1)), -0.1, 0.1)
         u = draw.random((1, images))  # the same images disagree in every run
-        first = np.where(u < (spread.disagreeing + gap) / 2, 1.0, np.where(u > 1 - (spread.disagreeing - gap) / 2, -1.0, 0))
+        first = np.where(
+            u < (spread.disagreeing + gap) / 2, 1.0, np.where(u > 1 - (spread.disagreeing - gap) / 2, -1.0, 0)
+        )
         found.append(paired_runs(first, np.zeros((runs, images))).p * tests < 0.05)
     assert np.mean(found) > 0.8 - 3 * (0.8 * 0.2 / 400) ** 0.5
 

@@ -70,7 +70,9 @@ def test_every_network_has_every_metric_with_its_conditions(facts: StudyFacts) -
 
 
 def test_tuning_effort_is_equal_and_printed(facts: StudyFacts) -> None:
-    assert facts.effort.startswith("Tuning effort on sample, trials × image passes, equal:")
+    assert facts.effort.startswith(
+        "Tuning effort on sample, settings tried × image passes + those of the training, equal:"
+    )
     assert "tiny_cnn_8 2 × " in facts.effort
     assert len({arm.image_passes for arm in facts.datasets[0].arms}) == 1
 

@@ -166,7 +166,7 @@ def test_no_answer_stands_beside_a_smaller_difference_that_could_be_found(study:
     scores = {name: rng.random((3, 4000)) < 0.9 + rng.normal(0, 0.01, (3, 1)) for name in study.arms}
     place, order = place_with(tmp_path, scores)
     found = analyse(study, "cpu", order, place).verdicts
-    assert len(found) == len(study.questions) > 10
+    assert len(found) == len(study.questions) > 4
     for verdict in found:
         half = (verdict.difference.high or 0) - (verdict.difference.value or 0)
         error = half / student.ppf(0.975, verdict.df)

@@ -11,7 +11,7 @@ from flyweight.cli.progress import Bars
 if TYPE_CHECKING:
     from flyweight.report.rankings import RankingFacts
     from flyweight.report.stability import CellFacts, MapFacts
-    from flyweight.report.study import ArmFacts, StudyFacts
+    from flyweight.report.study import ArmFacts, StudyFacts, StudyVerdict
     from flyweight.studies.conduct import Event, Pace
     from flyweight.studies.forecast import Forecast
     from flyweight.studies.study import Scale, Study, Trial
@@ -135,6 +135,7 @@ def _print(facts: StudyFacts) -> None:
     if facts.compares:
         shared = "Networks that share a letter were not found different (Holm over all pairs, 5 %)."
         print(f"\n{shared if facts.pairs else 'Fewer than three seeds: nothing is said of which differ.'}")
+    if facts.effort:
         print(facts.effort)
     for device in facts.devices:
         where = f"{device.device}, {device.backend}, {device.threads} thread{'s' * (device.threads > 1)}"
@@ -144,12 +145,7 @@ def _print(facts: StudyFacts) -> None:
     for ranking in facts.rankings:
         _print_ranking(ranking)
     for verdict in facts.verdicts:
-        low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
-        print(f"\n{verdict.question} ({verdict.dataset})")
-        print(
-            f"  {verdict.answer}: {value:+.2f} points [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g} after Holm, "
-            f"{verdict.seeds} seeds{f' ({verdict.caveat})' if verdict.caveat else ''}"
-        )
+        print(f"\n{verdict.question} ({verdict.dataset})\n  {_verdict_in_words(verdict)}")
     if facts.cost and facts.cost.both_runs:
         before, after = facts.cost.both_predicted, facts.cost.both_measured
         print(
@@ -161,6 +157,17 @@ def _print(facts: StudyFacts) -> None:
         print(f"\n{len(facts.diverged)} runs diverged, or need one that did: {', '.join(facts.diverged)}")
     if facts.missing:
         print(f"\n{len(facts.missing)} runs are not finished; run the same command again")
+
+
+def _verdict_in_words(verdict: StudyVerdict) -> str:
+    caveat = f" ({verdict.caveat})" if verdict.caveat else ""
+    if verdict.answer == "same recipe":
+        return f"same recipe: tuning chose the same settings for both with every seed; nothing was compared{caveat}"
+    low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
+    return (
+        f"{verdict.answer}: {value:+.2f} points [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g} after Holm, "
+        f"{verdict.seeds} seeds{caveat}"
+    )
 
 
 def _print_map(one: MapFacts) -> None:

@@ -204,8 +204,8 @@ def _student(mean: float, variance: float, df: float, level: float) -> PairedRun
 def power(errors: float, df: float, *, tests: int = 1) -> float:
     """Return how often a true difference of so many standard errors is found, at 5 % shared by so many tests.
 
-    That is the noncentral t distribution, integrated here over the estimated error at quantiles of its own distribution:
-    scipy's `nct` gives NaN for the few degrees of freedom and far quantiles that few seeds and many tests need.
+    That is the noncentral t distribution, integrated here over the estimated error at quantiles of its own
+    distribution: scipy's `nct` gives NaN for the few degrees of freedom and far quantiles of few seeds and many tests.
 
     Args:
         errors: The true difference over its true standard error.

@@ -18,7 +18,7 @@ from flyweight.report.rankings import RankingFacts, by_size
 from flyweight.report.stability import ConvergenceFacts, MapFacts, heat_map
 from flyweight.report.tradeoff import costs_of, trade_off
 
-Answer = Literal["helps", "hurts", "no difference", "too few seeds"]
+Answer = Literal["helps", "hurts", "no difference", "too few seeds", "same recipe"]
 
 ALL = "all data sets"  # a verdict over every data set of the study, each counting the same
 
@@ -111,7 +111,7 @@ class ArmFacts(Fact):
         val_accuracy: Mean over seeds.
         params, macs: Counted from the folded graph.
         int8_bytes: Of the file it becomes when it is quantized; None where that is not possible.
-        train_macs: Multiply-accumulates of training, forward and backward, mean over seeds.
+        train_macs: Multiply-accumulates of training, forward and backward, its own search included; mean over seeds.
         cost_ratio: `train_macs` over that of the study's reference arm, mean over seeds.
         train_seconds: Of training, one thread, mean over seeds.
         published: What the paper says of it, on what `published_on` of the study says.
@@ -207,12 +207,12 @@ class StudyVerdict(Fact):
 
     Attributes:
         question: In words, and `short` as on a plot. `answer` is about `first` against `second`, from three
-            seeds on.
+            seeds on; "same recipe" where tuning kept the same settings, so that both are one way of training.
         difference: Accuracy of first minus second, over seeds and images, 95 %.
         p, p_holm: Two-sided, of no difference; adjusted for all questions over all data sets, or for all on one, that
             have three seeds or more.
         detectable: Smallest true difference that would be found 4 times in 5 among the same questions, by this answer's
-            standard error.
+            standard error; None, as the difference, where both are one way of training.
         cost_ratio: Training cost of first over second, mean over seeds.
         enough: Both were trained enough to be ranked, where networks are compared.
         seen: One began with weights that saw images of this very data set.
@@ -228,7 +228,7 @@ class StudyVerdict(Fact):
     p: float
     p_holm: float
     df: float
-    detectable: float
+    detectable: Number = None
     cost_ratio: float
     seeds: int
     mcnemar: tuple[McNemar, ...]
@@ -267,7 +267,7 @@ class StudyFacts(Fact):
 
     Attributes:
         pairs: Every pair of ranked arms, where the study compares networks.
-        effort: The tuning effort of each arm in words, where it compares networks.
+        effort: The tuning effort of each arm in words, where any was tuned or networks are compared.
         running: Where it stands, while it runs; the page then loads itself again.
         convergence: How the trainings of each arm went.
         maps: Accuracy and outcome over learning rate × batch size, where the study is such a map.
@@ -459,6 +459,8 @@ def _cell(arm: ArmFacts, data: DataSetFacts) -> str:
 
 
 def _difference(verdict: StudyVerdict) -> str:
+    if verdict.answer == "same recipe":
+        return "**same recipe** on both sides"
     low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
     caveat = f" ({verdict.caveat})" if verdict.caveat else ""
     return f"**{verdict.answer}**: {value:+.2f} [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g}{caveat}"

@@ -240,26 +240,40 @@ def _tuning(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _effort(study: Study, found: dict[Trial, dict[str, Any]]) -> str:
-    """Return the tuning effort of the arms that were tuned, as trials × image passes."""
-    each_run = {
-        trial: (len(result["tuning"]), max(one["image_passes"] for one in result["tuning"]))
-        for trial, result in sorted(found.items())
-        if result.get("tuning")
-    }
-    tuned = {(trial.dataset, trial.arm): effort for trial, effort in each_run.items()}
-    if not tuned:
+    """Return the effort of every arm: how many settings it tried, with how many image passes, and those of training.
+
+    "" where nothing was tuned and no networks are compared.
+    """
+    if not any(result.get("tuning") for result in found.values()):
         return "No arm was tuned: each trained as its recipe stands." if study.compare else ""
     sentences = []
-    for name in dict.fromkeys(dataset for dataset, _ in tuned):
-        spent = {arm: effort for (dataset, arm), effort in tuned.items() if dataset == name}
-        each = "; ".join(f"{arm} {count} × {passes:,}" for arm, (count, passes) in spent.items())
+    for name in dict.fromkeys(trial.dataset for trial in sorted(found)):
+        mine = {trial: result for trial, result in sorted(found.items()) if trial.dataset == name}
         by_seed: dict[int, set[tuple[int, int]]] = {}  # folds differ by a few images
-        for trial, effort in each_run.items():
-            if trial.dataset == name:
-                by_seed.setdefault(trial.seed, set()).add(effort)
+        for trial, result in mine.items():
+            by_seed.setdefault(trial.seed, set()).add(_tries(result))
         same = "equal" if all(len(efforts) == 1 for efforts in by_seed.values()) else "UNEQUAL"
-        sentences.append(f"Tuning effort on {name}, trials × image passes, {same}: {each}.")
+        each = "; ".join(_effort_of(arm, result) for arm, result in {t.arm: r for t, r in mine.items()}.items())
+        sentences.append(
+            f"Tuning effort on {name}, settings tried × image passes + those of the training, {same}: {each}."
+        )
+    tried = [one for result in found.values() for one in result.get("tuning") or ()]
+    if any("train_macs" not in one for one in tried):
+        sentences.append("The training cost leaves out tries of runs by an older version, which did not count them.")
     return " ".join(sentences)
+
+
+def _tries(result: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many settings an arm tried, and the image passes of each; (1, 0) for one that had no choice."""
+    tuning = result.get("tuning") or ()
+    return (len(tuning), max(one["image_passes"] for one in tuning)) if tuning else (1, 0)
+
+
+def _effort_of(arm: str, result: Mapping[str, Any]) -> str:
+    count, passes = _tries(result)
+    whole = result.get("image_passes")
+    own = "" if whole is None else f" + {whole - sum(one['image_passes'] for one in result.get('tuning') or ()):,}"
+    return f"{arm} {count} × {passes:,}{own}"
 
 
 def _deployed(found: dict[str, Any]) -> DeployedFacts:
@@ -300,7 +314,7 @@ def _pairs(data: DataSetFacts, found: dict[Trial, dict[str, Any]], place: Place)
         for first, second in combinations([arm.arm for arm in _ranked(data)], 2)
         if (one := _compare(Question(ask="", short="", first=(first,), second=(second,)), data.name, found, place))
     ]
-    compared = [one for one in compared if one.seeds >= ENOUGH_SEEDS]
+    compared = [one for one in compared if one.seeds >= ENOUGH_SEEDS and not one.same]
     adjusted = holm([one.paired.p for one in compared])
     return [
         PairFacts(
@@ -352,6 +366,7 @@ class _Compared:
     Attributes:
         enough: All its arms were trained enough, or networks are not compared.
         seen: An arm was pretrained on the very data set; that is no evidence on pretraining in general.
+        same: Both sides trained the same recipe with the same seeds: one way of training, not two.
     """
 
     question: Question
@@ -362,36 +377,42 @@ class _Compared:
     mcnemar: tuple[McNemar, ...] = ()
     enough: bool = True
     seen: bool = False
+    same: bool = False
 
 
 def _judged(family: Sequence[_Compared]) -> list[StudyVerdict]:
-    """Return the verdicts; Holm's correction is over those with seeds enough to claim anything."""
-    counted = [compared for compared in family if compared.seeds >= ENOUGH_SEEDS] or family
+    """Return the verdicts; Holm's correction is over those that compare, with seeds enough to claim anything."""
+    compares = [compared for compared in family if not compared.same]
+    counted = [compared for compared in compares if compared.seeds >= ENOUGH_SEEDS] or compares
     within = dict(zip(map(id, counted), holm([compared.paired.p for compared in counted]), strict=True))
-    adjusted = [within.get(id(compared), compared.paired.p) for compared in family]
-    return [
-        StudyVerdict(
-            question=compared.question.ask,
-            short=compared.question.short,
-            dataset=compared.dataset,
-            first=" + ".join(compared.question.first),
-            second=" + ".join(compared.question.second),
-            answer=_answer(compared.paired.difference.value, p, compared.seeds),
-            difference=_measured(compared.paired),
-            p=compared.paired.p,
-            p_holm=p,
-            df=compared.paired.df,
-            detectable=could_find(
-                compared.paired.error, compared.paired.df, tests=len(counted) if id(compared) in within else 1
-            ),
-            cost_ratio=compared.cost_ratio,
-            seeds=compared.seeds,
-            mcnemar=compared.mcnemar,
-            enough=compared.enough,
-            seen=compared.seen,
-        )
-        for compared, p in zip(family, adjusted, strict=True)
-    ]
+    return [_verdict(compared, within.get(id(compared)), len(counted)) for compared in family]
+
+
+def _verdict(compared: _Compared, adjusted: float | None, family: int) -> StudyVerdict:
+    """Return one verdict; `adjusted` is its p after Holm within a family of so many, None where it is in none."""
+    paired = compared.paired
+    p = 1.0 if compared.same else paired.p
+    least = could_find(paired.error, paired.df, tests=1 if adjusted is None else family)
+    return StudyVerdict(
+        question=compared.question.ask,
+        short=compared.question.short,
+        dataset=compared.dataset,
+        first=" + ".join(compared.question.first),
+        second=" + ".join(compared.question.second),
+        answer="same recipe"
+        if compared.same
+        else _answer(paired.difference.value, p if adjusted is None else adjusted, compared.seeds),
+        difference=Measured() if compared.same else _measured(paired),
+        p=p,
+        p_holm=p if adjusted is None else adjusted,
+        df=paired.df,
+        detectable=None if compared.same else least,
+        cost_ratio=compared.cost_ratio,
+        seeds=compared.seeds,
+        mcnemar=() if compared.same else compared.mcnemar,
+        enough=compared.enough,
+        seen=compared.seen,
+    )
 
 
 def _compare(question: Question, name: str, found: dict[Trial, dict[str, Any]], place: Place) -> _Compared | None:
@@ -406,8 +427,14 @@ def _compare(question: Question, name: str, found: dict[Trial, dict[str, Any]], 
         costs.append([np.mean([found[Trial(seed, name, arm)]["train_macs"] for arm in arms]) for seed in seeds])
     ratio = float(np.mean(np.divide(costs[0], costs[1])))
     paired = paired_runs(np.stack(scores[0]), np.stack(scores[1]))
-    single = len(question.arms) == 2
-    return _Compared(question, name, len(seeds), paired, ratio, _mcnemar(seeds, *scores) if single else ())
+    mcnemar = _mcnemar(seeds, *scores) if len(question.arms) == 2 else ()
+    same = all(_ways(question.first, name, seed, found) == _ways(question.second, name, seed, found) for seed in seeds)
+    return _Compared(question, name, len(seeds), paired, ratio, mcnemar, same=same)
+
+
+def _ways(arms: Sequence[str], name: str, seed: int, found: Mapping[Trial, dict[str, Any]]) -> list[str]:
+    """Return what decided each training of a side; results of older versions do not say, and count as their arm."""
+    return sorted(found[Trial(seed, name, arm)].get("trained_as", f"arm {arm}") for arm in arms)
 
 
 def _flagged(study: Study, compared: _Compared, found: dict[Trial, dict[str, Any]]) -> _Compared:
@@ -446,7 +473,8 @@ def _overall(question: Question, mine: Sequence[_Compared]) -> _Compared:
     ratio = float(np.mean([compared.cost_ratio for compared in mine]))
     paired = over_data_sets([compared.paired for compared in mine])
     told = all(compared.enough for compared in mine)
-    return _Compared(question, ALL, min(compared.seeds for compared in mine), paired, ratio, enough=told)
+    same = all(compared.same for compared in mine)
+    return _Compared(question, ALL, min(compared.seeds for compared in mine), paired, ratio, enough=told, same=same)
 
 
 def _answer(difference: float, p: float, seeds: int) -> Answer:

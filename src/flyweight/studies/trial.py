@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import io
 import json
 import math
@@ -122,9 +123,9 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     dataset = load_part(study, scale, trial, recipe, place)
     prepared = prepare(dataset, recipe)
     before = _result_of(trial, arm.from_arm, place)
-    spent = before["train_macs"] if before else 0.0
+    spent = training_only(before) if before else 0.0
     if arm.cost:
-        recipe = of_cost(recipe, prepared, _result_of(trial, arm.cost, place)["train_macs"] - spent)
+        recipe = of_cost(recipe, prepared, training_only(_result_of(trial, arm.cost, place)) - spent)
     start = Trained.load(place.of(_sibling(trial, arm.from_arm)) / RUN) if arm.from_arm else None
     if arm.teacher:
         recipe = _taught(recipe, place.of(_sibling(trial, arm.teacher)) / RUN)
@@ -132,10 +133,13 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     about |= {"classes": len(dataset.classes), "train_images": len(prepared.split.train)}
     about |= {"class_names": list(dataset.classes)}
     recipe, effort = _tuned(study, scale, trial, recipe, prepared, folder)
+    tries_macs = (before or {}).get("tries_macs", 0.0) + sum(one["train_macs"] for one in effort)
+    about |= {"tries_macs": tries_macs, "trained_as": _trained_as(study, trial, recipe, place)}
     try:
         trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
     except Diverged as error:
         lost = {**about, **_diverged(error, folder / RUN), "tuning": effort, "date": _now()}
+        lost["train_macs"] += tries_macs
         lost["own_seconds"] = total_seconds([lost["own_seconds"], *(one["split"] for one in effort)])
         write_json(folder / RESULT, lost)
         return lost
@@ -170,7 +174,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
         "tuning": effort,
         "image_passes": _passes(trained) + sum(one["image_passes"] for one in effort),
         "int8_bytes": None if study.compare or study.stability else int8_bytes(trained.architecture),
-        "train_macs": spent + trained.metrics["train_macs"],
+        "train_macs": spent + tries_macs + trained.metrics["train_macs"],
         "train_seconds": seconds + sum(one["seconds"] for one in effort),
         "own_seconds": total_seconds([_seconds(trained.history), *(one["split"] for one in effort)]),
         "epochs": len(trained.history),
@@ -178,6 +182,27 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     }
     write_json(folder / RESULT, result)
     return result
+
+
+def training_only(result: Mapping[str, Any]) -> float:
+    """Return the multiply-accumulates of a result's training without those of its tries.
+
+    An arm whose cost is to be another's is trained as long as that one; what either tried before is beside it. Results
+    of older versions never had the tries in.
+    """
+    return float(result["train_macs"]) - float(result.get("tries_macs", 0.0))
+
+
+def _trained_as(study: Study, trial: Trial, recipe: Recipe, place: Place) -> str:
+    """Return the hash of what decides a training: two trials of one seed with the same are the same training twice."""
+    content = recipe.model_dump(mode="json", exclude={"name", "description", "expected", "resolved"})
+    arm = study.arms[trial.arm]
+    for role, needed in (("from", arm.from_arm), ("teacher", arm.teacher)):
+        if needed is not None:
+            content[f"{role} arm"] = _result_of(trial, needed, place).get("trained_as", needed)
+    if arm.teacher:
+        content["distill"]["teacher"] = ""  # a folder of this study
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _diverged(error: Diverged, run: Path) -> dict[str, Any]:
@@ -301,12 +326,13 @@ def _try(dataset: Dataset, short: Recipe, images: int, folder: Path) -> dict[str
     except Diverged as error:
         lost = _diverged(error, folder)
         passes = lost["epochs"] * min(images, short.epoch_images or images)
-        split = lost["own_seconds"]
-        return {"val_accuracy": None, "image_passes": passes, "seconds": lost["train_seconds"], "split": split}
+        cost = {"train_macs": lost["train_macs"], "seconds": lost["train_seconds"], "split": lost["own_seconds"]}
+        return {"val_accuracy": None, "image_passes": passes, **cost}
     metrics = trained.metrics
     return {
         "val_accuracy": metrics["val_accuracy"],
         "image_passes": _passes(trained),
+        "train_macs": metrics["train_macs"],
         "seconds": metrics["train_seconds"],
         "split": _seconds(trained.history),
     }
