@@ -51,6 +51,7 @@ from searchers import BARE, OURS, RANDOM, STOCK, Problem, State, alone, judge, p
 
 from flyweight.files import write_json
 from flyweight.runtime.process import end_with_parent
+from flyweight.tune.search import search_code
 from flyweight.tune.store import open_store
 
 ARMS = (OURS, STOCK, RANDOM, BARE)
@@ -128,13 +129,27 @@ def problem_of(options: argparse.Namespace) -> Problem:
 
 
 def _claim_folder(problem: Problem) -> None:
-    """Write into the folder what its trainings are of, or end where it holds those of another problem."""
+    """Write into the folder what its trainings are of and by which code, or end where it holds others."""
     file, content = problem.runs / "problem.json", json.loads(json.dumps(problem.to_json()))
     if not file.is_file():
         problem.runs.mkdir(parents=True, exist_ok=True)
-        write_json(file, content)
-    elif json.loads(file.read_text("utf-8")) != content:
+        write_json(file, {**content, "code": search_code()})
+        return
+    there = json.loads(file.read_text("utf-8"))
+    code = there.pop("code", None)
+    if there != content:
         sys.exit(f"{problem.runs} holds trainings of another problem: choose another --runs")
+    if code is None:
+        print(f"{file} says nothing of the code its trainings were made by: it is not known", file=sys.stderr)
+    elif code != search_code():
+        differ = [key for key, value in search_code().items() if code.get(key) != value]
+        sys.exit(f"{problem.runs} holds trainings by other code ({', '.join(differ)}): choose another --runs")
+
+
+def code_of(problem: Problem) -> dict[str, str] | str:
+    """Return by which code the trainings of a folder were made."""
+    found: dict[str, str] | None = json.loads((problem.runs / "problem.json").read_text("utf-8")).get("code")
+    return found or "not known"
 
 
 def _in_turn(tasks: Sequence[tuple[Any, ...]], function: Any, jobs: int) -> None:
@@ -241,6 +256,7 @@ def _write(problem: Problem, rows: Sequence[dict[str, Any]], options: argparse.N
         seeds=seeds,
         conditions={
             "problem": problem.to_json(),
+            "code": code_of(problem),
             "threads": 1,
             "interval": "smallest and largest of the repetitions; of five they cover the median with 94 %",
             "judged": "10,000 held-out training images, mean of three fresh seeds; the test part is not touched",

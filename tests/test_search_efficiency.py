@@ -305,3 +305,21 @@ def test_the_claim_is_the_median_of_ours_and_every_row_is_kept(
     assert content["details"]["not_reached"] == {"ours": 1, "stock": 2}
     assert content["details"]["medians"]["stock"]["value"] == 1.2
     assert content["details"]["rows"] == rows
+
+
+def test_trainings_by_other_code_are_not_mixed_and_older_ones_are_said_to_be_unknown(
+    efficiency: ModuleType, problem: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    efficiency._claim_folder(problem)
+    efficiency._claim_folder(problem)
+    file = problem.runs / "problem.json"
+    there = json.loads(file.read_text())
+    assert efficiency.code_of(problem) == there["code"]
+    file.write_text(json.dumps({**there, "code": {**there["code"], "version of optuna": "1.0"}}))
+    with pytest.raises(SystemExit, match=r"trainings by other code \(version of optuna\)"):
+        efficiency._claim_folder(problem)
+    del there["code"]
+    file.write_text(json.dumps(there))
+    efficiency._claim_folder(problem)
+    assert "it is not known" in capsys.readouterr().err
+    assert efficiency.code_of(problem) == "not known"

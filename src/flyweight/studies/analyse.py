@@ -38,6 +38,7 @@ from flyweight.runtime.backends import engines_of
 from flyweight.runtime.environment import environment
 from flyweight.studies.deployed import read_deployed
 from flyweight.studies.devices import device_rankings
+from flyweight.studies.made_by import made_by
 from flyweight.studies.mapped import courses, maps, over_seeds
 from flyweight.studies.ranking import ENOUGH_SEEDS, rankings
 from flyweight.studies.spent import costs, spent
@@ -106,6 +107,7 @@ def analyse(
             details={
                 "training": "float32, one thread a run",
                 "trials": f"{len(results)} of {len(wanted)} finished",
+                "code": made_by(place),
                 **spent(cost),
                 **({} if timed is None else {"files timed": _timed_on(timed)}),
             },

@@ -15,6 +15,7 @@ from typing import Any
 from flyweight.errors import FlyweightError, TrainingError
 from flyweight.files import write_json
 from flyweight.runtime.environment import environment
+from flyweight.studies.made_by import check_code
 from flyweight.studies.schedule import one_thread
 from flyweight.studies.study import Scale, Study, Trial
 from flyweight.studies.trial import Place, claim
@@ -85,9 +86,10 @@ def foresee(
         say: Told, before anything is timed, that it will be.
 
     Raises:
-        RecipeError: The folder holds another study.
+        RecipeError: The folder holds another study, or runs by other code.
     """
     claim(study, scale, place)
+    check_code(study, order, place)
     results = {trial: place.result(trial) for trial in order}
     unfinished = {arm_key(trial): [one for one in order if _same_arm(one, trial, results)] for trial in order}
     left = {key: runs for key, runs in unfinished.items() if runs}

@@ -13,6 +13,7 @@ from typing import Any
 
 from flyweight.errors import FlyweightError, TrainingError
 from flyweight.runtime.process import end_with_parent
+from flyweight.studies.made_by import check_code
 from flyweight.studies.study import Scale, Study, Trial
 from flyweight.studies.trial import RUN, TRIES, Place, claim, run_trial
 
@@ -52,6 +53,7 @@ def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, 
     Stopping the iteration (Ctrl-C) ends the workers at once; each trial continues from its last checkpoint.
     """
     claim(study, scale, place)
+    check_code(study, order, place)
     waiting: list[Trial] = []
     done: set[Trial] = set()
     for trial in order:

@@ -15,10 +15,10 @@ from flyweight.data.sources import load_data
 from flyweight.errors import BudgetError, RecipeError
 from flyweight.measure.accuracy import METRICS
 from flyweight.measure.budget import LIMITS, MEASURED, Budget
+from flyweight.runtime.code import code_facts
 from flyweight.train.prepare import native_shape, split_for
 from flyweight.train.recipe import Recipe
 from flyweight.tune.brackets import Shape
-from flyweight.tune.code import code_facts
 from flyweight.tune.fidelity import Rung
 from flyweight.tune.space import Space, Value
 from flyweight.tune.store import Direction
@@ -114,7 +114,7 @@ class Search:
         """Return what makes it this search, to be compared when it goes on; how long it may take does not."""
         left_out = {"name", "description", "expected", "resolved"}
         return {
-            **code_facts(),
+            **search_code(),
             "data": dataset.fingerprint(),
             "recipe": _short(self.recipe.model_dump(mode="json", exclude=left_out)),
             "space": _short(self.space.model_dump(mode="json", exclude={"name", "about", "source", "families"})),
@@ -126,6 +126,11 @@ class Search:
             "queue": _short([dict(values) for values in self.queue]),
             "seed": self.seed,
         }
+
+
+def search_code() -> dict[str, str]:
+    """Return the facts of the code that decides a search: what trains, what chooses, and what scores."""
+    return code_facts(("tune", "measure.accuracy"), ("optuna",))
 
 
 def _short(content: Any) -> str:
