@@ -162,6 +162,7 @@ def test_when_images_do_not_matter_paired_runs_is_the_paired_t_test_over_runs() 
     found = paired_runs(first, np.zeros_like(first))
     assert found.p == pytest.approx(scipy.stats.ttest_1samp(differences, 0).pvalue)
     assert found.df == pytest.approx(3)
+    assert found.of_runs == pytest.approx(differences.std(ddof=1))
 
 
 @pytest.mark.parametrize("runs_deviation", [0.0, 0.01, 0.05])

@@ -141,6 +141,17 @@ def test_the_plan_says_what_it_could_find_and_runs_nothing(tmp_path: Path, capsy
     assert "as many as there are folds" in capsys.readouterr().err
 
 
+def test_the_plan_counts_the_validation_images_of_the_subset(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ablate", "sample", "--factor", ERASE, "--set", "augment.erase=0", "--plan", "--part", "val"]
+    words += ["--set", "data.val_fraction=0.1"]
+    counts = []
+    for more in ([], ["--per-class", "100"]):
+        assert run([*words, *more]) == 0
+        printed = capsys.readouterr().out
+        counts.append(int(printed.partition("judged on ")[2].partition(" images")[0].replace(",", "")))
+    assert counts == [pytest.approx(600, abs=20), pytest.approx(100, abs=20)]
+
+
 def test_an_ablation_runs_and_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = np.random.default_rng(0)
     labels = np.arange(400) % 2
@@ -150,9 +161,15 @@ def test_an_ablation_runs_and_answers(tmp_path: Path, capsys: pytest.CaptureFixt
     words += ["--set", "epochs=1", "--set", "data.image_size=8", "--factor", "slow: optim.lr=0.000001; optim.name=sgd"]
     words += ["--factor", ERASE, "--design", "factorial", "--seeds", "3", "--jobs", "1", "--out", str(tmp_path / "out")]
     assert run(words) == 0
-    assert "arms × 3 seeds" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "arms × 3 seeds" in printed
     facts = StudyFacts.model_validate(json.loads((tmp_path / "out" / "report.json").read_text()))
     asked = {verdict.short: verdict for verdict in facts.verdicts}
     assert set(asked) == {"slow", "erase", "slow × erase"}
     assert (asked["slow"].difference.value or 0) < -0.1
     assert asked["slow"].mcnemar == ()
+    by_arm = {arm.arm: np.array(arm.per_seed) for arm in facts.datasets[0].arms}
+    slow = (by_arm["slow"] + by_arm["all"] - by_arm["base"] - by_arm["erase"]) / 2
+    assert asked["slow"].spread == pytest.approx(slow.std(ddof=1))
+    assert f"varying by {100 * slow.std(ddof=1):.2f} points from seed to seed" in printed
+    assert asked["slow"].spread < asked["slow"].detectable

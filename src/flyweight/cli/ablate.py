@@ -39,7 +39,11 @@ def ablate(
         float | None, typer.Option(help="As many seeds as it takes to find a difference of so many points.", min=0.01)
     ] = None,
     spread: Annotated[
-        float, typer.Option(help="Points by which the difference of two arms varies from seed to seed.", min=0.0)
+        float,
+        typer.Option(
+            help="Points by which the difference of two arms varies by seed (finished studies state it).",
+            min=0.0,
+        ),
     ] = 0.5,
     retune: Annotated[
         list[str] | None,
@@ -73,7 +77,7 @@ def ablate(
     factors = [parse_factor(text, base) for text in factor or []]
     assumed = Spread(of_runs=spread / 100)
     tests = len(data) * (len(factors) + (len(factors) * (len(factors) - 1) // 2 if design == "factorial" else 0))
-    images = _images(data, base, quarantine, part)
+    images = _images(data, base, quarantine, part, per_class)
     count = seeds or (SEEDS if detect is None else _seeds(detect, images, base, max(tests, 1), assumed))
     study = ablation(
         data,
@@ -95,15 +99,20 @@ def ablate(
         run_study(study, "own", size, order, Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
 
 
-def _images(data: Sequence[str], recipe: Recipe, quarantine: Path | None, part: str) -> int:
+def _images(data: Sequence[str], recipe: Recipe, quarantine: Path | None, part: str, per_class: int | None) -> int:
     """Return how many images the smallest data set is judged on."""
     from flyweight.data.audit import leave_out
     from flyweight.data.sources import load_data
+    from flyweight.data.subset import subset
     from flyweight.train.prepare import split_for
 
     counts = []
     for source in data:
-        parts = split_for(leave_out(load_data(source, group=recipe.data.group), quarantine), recipe.data)
+        dataset = leave_out(load_data(source, group=recipe.data.group), quarantine)
+        if per_class is not None:  # validation images are of the training part, which that makes smaller
+            sealed = {"test_fraction": recipe.data.test_fraction, "split_seed": recipe.data.split_seed}
+            dataset = subset(dataset, per_class=per_class, **sealed)
+        parts = split_for(dataset, recipe.data)
         counts.append(len(parts.val if part == "val" else parts.test))
     return min(counts)
 

@@ -164,9 +164,10 @@ def _verdict_in_words(verdict: StudyVerdict) -> str:
     if verdict.answer == "same recipe":
         return f"same recipe: tuning chose the same settings for both with every seed; nothing was compared{caveat}"
     low, value, high = (100 * (getattr(verdict.difference, part) or 0.0) for part in ("low", "value", "high"))
+    spread = "" if verdict.spread is None else f", varying by {100 * verdict.spread:.2f} points from seed to seed"
     return (
         f"{verdict.answer}: {value:+.2f} points [{low:+.2f}, {high:+.2f}], p {verdict.p_holm:.2g} after Holm, "
-        f"{verdict.seeds} seeds{caveat}"
+        f"{verdict.seeds} seeds{spread}{caveat}"
     )
 
 

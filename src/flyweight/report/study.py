@@ -213,6 +213,8 @@ class StudyVerdict(Fact):
             have three seeds or more.
         detectable: Smallest true difference that would be found 4 times in 5 among the same questions, by this answer's
             standard error; None, as the difference, where both are one way of training.
+        spread: Standard deviation of the difference from seed to seed: what `flyweight ablate --spread` asks for. None
+            over several data sets, with one seed, or from an older version.
         cost_ratio: Training cost of first over second, mean over seeds.
         enough: Both were trained enough to be ranked, where networks are compared.
         seen: One began with weights that saw images of this very data set.
@@ -229,6 +231,7 @@ class StudyVerdict(Fact):
     p_holm: float
     df: float
     detectable: Number = None
+    spread: Number = None
     cost_ratio: float
     seeds: int
     mcnemar: tuple[McNemar, ...]

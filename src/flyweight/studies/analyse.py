@@ -409,6 +409,7 @@ def _verdict(compared: _Compared, adjusted: float | None, family: int) -> StudyV
         p_holm=p if adjusted is None else adjusted,
         df=paired.df,
         detectable=None if compared.same else least,
+        spread=None if compared.same else paired.of_runs,
         cost_ratio=compared.cost_ratio,
         seeds=compared.seeds,
         mcnemar=() if compared.same else compared.mcnemar,
