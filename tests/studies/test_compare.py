@@ -218,6 +218,15 @@ def test_the_worst_class_and_the_training_images_are_told(tmp_path: Path) -> Non
     assert "1,000 training images" in page
 
 
+def test_seeds_at_chance_are_told_beside_their_arm(tmp_path: Path) -> None:
+    study, place = made_up(tmp_path, {"tiny_cnn_4": [0.1, 0.1, 0.5], "tiny_cnn_8": [0.9] * 3})
+    facts = analyse(study, "own", trials(study, study.scales["own"]), place)
+    assert [found.at_chance for found in facts.datasets[0].arms] == [2, 0]
+    assert "2 of 3 seeds at chance" in markdown(facts)
+    assert "2 of 3 seeds at chance" in build_study_report(facts, tmp_path).html.read_text()
+    assert "2 of 3 seeds at chance" in latex_table(facts)
+
+
 def test_an_answer_about_what_was_not_trained_enough_says_so(tmp_path: Path) -> None:
     study, place = made_up(tmp_path, {"tiny_cnn_8": [0.4, 0.4, 0.4], "tiny_cnn_6": [0.3, 0.3, 0.3]})
     asked = Question(ask="Is wider better?", short="wider", first=("tiny_cnn_8",), second=("tiny_cnn_6",))

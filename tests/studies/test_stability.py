@@ -7,12 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+from scipy.stats import binomtest
 
 from flyweight.cli import run
+from flyweight.cli.studying import _in_words
 from flyweight.errors import RecipeError
+from flyweight.measure.statistics import binomial_tail
 from flyweight.report.build import rebuild
+from flyweight.report.stability import csv_map, heat_map
 from flyweight.report.study import StudyFacts
-from flyweight.studies.mapped import outcome
+from flyweight.studies.mapped import at_chance, courses, maps, outcome
 from flyweight.studies.stability import stability
 from flyweight.studies.study import Trial, recipe_of, trials
 from flyweight.train.recipe import Recipe, load_recipe
@@ -114,6 +118,47 @@ def test_a_cell_is_diverged_with_any_seed_and_slow_below_nine_tenths_of_the_way_
     diverged: int, accuracies: list[float], expected: str
 ) -> None:
     assert outcome(diverged, accuracies, best=0.9, chance=0.1) == expected
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "majority", "nothing"),
+    [
+        (100, 1000, 10, 0.1, True),
+        (122, 1000, 10, 0.1, True),  # p = 0.013
+        (124, 1000, 10, 0.1, False),  # p = 0.008
+        (20, 1000, 10, 0.1, True),  # below chance is nothing too
+        (700, 1000, 2, 0.7, True),  # always the most frequent class
+        (740, 1000, 2, 0.7, False),
+    ],
+)
+def test_at_chance_is_what_an_exact_test_at_one_percent_does_not_find_above_it(
+    right: int, n: int, classes: int, majority: float, nothing: bool
+) -> None:
+    result = {"accuracy": right / n, "n": n, "classes": classes, "majority": majority}
+    assert at_chance(result) is nothing
+    p = binomtest(right, n, max(1 / classes, majority), alternative="greater").pvalue
+    assert binomial_tail(right, n, max(1 / classes, majority)) == pytest.approx(p)
+    assert (p > 0.01) is nothing
+
+
+def test_runs_that_sat_at_chance_are_told_in_the_map_and_in_the_convergence(tmp_path: Path) -> None:
+    study = stability("sample", Recipe(), lrs=[0.1, 1e-9], batch_sizes=[32], optims=["sgd"], seeds=2)
+    size, results = study.scales["own"], {}
+    order = trials(study, size)
+    went = {"best": 0.1, "epochs_to_90": 1, "epochs_to_99": 1, "tail_deviation": 0.0, "gap": 0.0}
+    for trial in order:
+        learned = study.arms[trial.arm].recipe["optim"]["lr"] == 0.1
+        results[trial] = {
+            "accuracy": 0.9 if learned else 0.1 + 0.001 * trial.seed, "n": 1000, "classes": 10,
+            "convergence": {**went, "largest_drop": 0.0, "grad_norm_max": None},
+        }  # fmt: skip
+    (found,) = maps(study, size, order, results)
+    cells = {cell.lr: cell for cell in found.cells}
+    assert (cells[0.1].outcome, cells[1e-9].outcome) == ("converged", "at chance")
+    assert {course.at_chance for course in courses(study, results)} == {0, 2}
+    assert "10.1<br>at chance 2/2" in json.dumps(heat_map(found))
+    assert "10.1 chance 2/2" in _in_words(cells[1e-9])
+    assert ",at chance," in csv_map([found])
 
 
 def test_what_belongs_to_the_recipes_own_optimizer_is_not_given_to_another() -> None:

@@ -172,7 +172,9 @@ def _verdict_in_words(verdict: StudyVerdict) -> str:
 
 
 def _print_map(one: MapFacts) -> None:
-    print(f"\n{one.title}, {one.optimizer}: final accuracy (%) by rate and batch size; (slow), or seeds that diverged")
+    print(
+        f"\n{one.title}, {one.optimizer}: final accuracy (%) by rate and batch size; (slow), or seeds at chance or diverged"
+    )
     lrs, sizes = sorted({cell.lr for cell in one.cells}), sorted({cell.batch_size for cell in one.cells})
     print(f"{'':10}" + "".join(f"{lr:>14g}" for lr in lrs))
     for size in sizes:
@@ -184,6 +186,8 @@ def _in_words(cell: CellFacts) -> str:
     value = "" if cell.accuracy.value is None else f"{100 * cell.accuracy.value:.1f}"
     if cell.outcome == "diverged":
         return f"{value} div {cell.course.diverged}/{cell.course.seeds}".strip()
+    if cell.outcome == "at chance":
+        return f"{value} chance {cell.course.at_chance}/{cell.course.seeds}"
     return f"({value})" if cell.outcome == "slow" else value
 
 
@@ -200,7 +204,7 @@ def _line(one: ArmFacts, *, compares: bool) -> str:
     low, high = one.accuracy.low, one.accuracy.high
     spread = "" if low is None or high is None else f"  [{100 * low:.2f}, {100 * high:.2f}]"
     accuracy = f"  {100 * (one.accuracy.value or 0.0):6.2f} %{spread:18}"
-    accuracy += f"  {one.diverged} of {one.diverged + len(one.per_seed)} seeds diverged" if one.diverged else ""
+    accuracy += f"  {one.lost_text}" if one.lost_text else ""
     if not compares:
         cost = "" if one.cost_ratio is None else f"  cost {one.cost_ratio:.3f}"
         return f"{accuracy}  {one.params:6,} parameters{cost}  {one.title}"

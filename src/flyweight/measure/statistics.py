@@ -42,6 +42,17 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return (0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half))
 
 
+def binomial_tail(k: int, n: int, share: float) -> float:
+    """Return the exact probability of k or more of n where each comes with probability `share`, in (0, 1)."""
+    total = 0.0
+    for i in range(k, n + 1):
+        term = math.exp(_log_binomial(n, i, share))
+        total += term
+        if i > n * share and term < 1e-17 * total:  # they only become smaller
+            break
+    return min(1.0, total)
+
+
 def mcnemar_exact(b: int, c: int) -> float:
     """Return the two-sided exact p of McNemar's test.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flyweight.report.facts import Count, Fact, Measured, Number
 
-Outcome = Literal["converged", "slow", "diverged"]
+Outcome = Literal["converged", "slow", "at chance", "diverged"]
 
 
 class ConvergenceFacts(Fact):
@@ -17,6 +17,7 @@ class ConvergenceFacts(Fact):
 
     Attributes:
         seeds, diverged: How many were trained, and how many of these diverged.
+        at_chance: How many ended with an accuracy that is not above chance (exact one-sided test at 1 %).
         diverged_epoch: The earliest in which that was seen.
         best: Highest validation accuracy of any epoch.
         tail_deviation: Standard deviation of validation accuracy over the last fifth of the epochs.
@@ -30,6 +31,7 @@ class ConvergenceFacts(Fact):
     title: str
     seeds: Count
     diverged: Count
+    at_chance: Count = 0
     diverged_epoch: Count | None = None
     best: Number = None
     epochs_to_90: Number = None
@@ -71,7 +73,7 @@ class MapFacts(Fact):
 
 
 def heat_map(facts: MapFacts) -> dict[str, Any]:
-    """Return accuracy by learning rate (across) and batch size (up); slow and diverged cells say so."""
+    """Return accuracy by learning rate (across) and batch size (up); cells that did not converge say so."""
     lrs = [f"{lr:g}" for lr in sorted({cell.lr for cell in facts.cells})]
     sizes = [str(size) for size in sorted({cell.batch_size for cell in facts.cells})]
     found = {(f"{cell.lr:g}", str(cell.batch_size)): cell for cell in facts.cells}
@@ -101,7 +103,8 @@ def _words(cell: CellFacts) -> str:
     value = "" if cell.accuracy.value is None else f"{100 * cell.accuracy.value:.1f}"
     if cell.outcome == "converged":
         return value
-    partly = f" {cell.course.diverged}/{cell.course.seeds}" if cell.course.diverged else ""
+    few = {"diverged": cell.course.diverged, "at chance": cell.course.at_chance}.get(cell.outcome, 0)
+    partly = f" {few}/{cell.course.seeds}" if few else ""
     return "<br>".join(filter(None, (value, f"{cell.outcome}{partly}")))
 
 

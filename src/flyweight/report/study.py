@@ -91,6 +91,7 @@ class ArmFacts(Fact):
     Attributes:
         group: What it is an arm of, such as the network.
         diverged: Seeds that diverged; accuracies are of the others, and an arm with any is not ranked.
+        at_chance: Seeds whose accuracy is not above chance (exact one-sided test at 1 %): they have learned nothing.
         ranked: True where it is compared with the other ranked ones.
         letters: Of the compact letter display: ranked arms of one data set that share one were not found different. ""
             where there are fewer than three seeds to say so from.
@@ -121,6 +122,7 @@ class ArmFacts(Fact):
     title: str
     group: str = ""
     diverged: Count = 0
+    at_chance: Count = 0
     ranked: bool = False
     letters: str = ""
     enough: bool = True
@@ -146,6 +148,13 @@ class ArmFacts(Fact):
     cost_ratio: Number = None
     train_seconds: float
     published: PublishedArmFacts | None = None
+
+    @property
+    def lost_text(self) -> str:
+        """Return how many seeds came to nothing, and how, in words; "" where none did."""
+        seeds = self.diverged + len(self.per_seed)
+        told = ((self.diverged, "diverged"), (self.at_chance, "at chance"))
+        return ", ".join(f"{count} of {seeds} seeds {what}" for count, what in told if count)
 
     @property
     def seeds_text(self) -> str:
@@ -454,7 +463,7 @@ def _cell(arm: ArmFacts, data: DataSetFacts) -> str:
     value, low, high = arm.accuracy.value, arm.accuracy.low, arm.accuracy.high
     spread = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
     size = "" if arm.int8_bytes is None else f", {arm.int8_bytes / 1000:.1f} kB"
-    lost = f", {arm.diverged} of {arm.diverged + len(arm.per_seed)} seeds diverged" if arm.diverged else ""
+    lost = f", {arm.lost_text}" if arm.lost_text else ""
     seeds = "" if len(arm.per_seed) + arm.diverged == len(data.seeds) else f", {arm.seeds_text}"
     weak = "" if arm.enough else ", not trained enough"
     said = f"; published {100 * arm.published.accuracy:.2f} %" if arm.published else ""

@@ -39,7 +39,7 @@ def _row(data: DataSetFacts, arm: ArmFacts, engines: Sequence[str]) -> dict[str,
     cost, others = arm.deployed, {other.backend: other.latency_p50_ms for other in arm.elsewhere}
     return {
         "dataset": data.name, "train_images": data.train_images, "arm": arm.arm, "group": arm.group,
-        "seeds": len(arm.per_seed), "diverged": arm.diverged,
+        "seeds": len(arm.per_seed), "diverged": arm.diverged, "at_chance": arm.at_chance,
         "accuracy": arm.accuracy.value, "accuracy_low": arm.accuracy.low, "accuracy_high": arm.accuracy.high,
         "ranked": arm.ranked, "letters": arm.letters, "trained_enough": arm.enough,
         "top5": arm.top5, "balanced_accuracy": arm.balanced,
@@ -89,7 +89,7 @@ def _latex(facts: StudyFacts, data: DataSetFacts) -> str:
         shown += rf"\textsuperscript{{{_escaped(arm.letters)}}}" if arm.letters else ""
         shown = shown if arm.enough else "not trained enough"
         shown += r"\textsuperscript{\dag}" if arm.seen else ""
-        shown += f", {arm.diverged} of {arm.diverged + len(arm.per_seed)} seeds diverged" if arm.diverged else ""
+        shown += f", {arm.lost_text}" if arm.lost_text else ""
         cost = arm.deployed
         cells = [
             _escaped(arm.title), shown, f"{arm.params / 1e3:.1f}", f"{2 * arm.macs / 1e6:.1f}",

@@ -39,7 +39,7 @@ from flyweight.runtime.environment import environment
 from flyweight.studies.deployed import read_deployed
 from flyweight.studies.devices import device_rankings
 from flyweight.studies.made_by import made_by
-from flyweight.studies.mapped import courses, maps, over_seeds
+from flyweight.studies.mapped import at_chance, courses, maps, over_seeds
 from flyweight.studies.ranking import ENOUGH_SEEDS, rankings
 from flyweight.studies.spent import costs, spent
 from flyweight.studies.study import Question, Scale, Study, Trial, title_of
@@ -178,6 +178,7 @@ def _arm(
         published=None if said is None else PublishedArmFacts(accuracy=said.accuracy, where=said.where),
         **(_compared_facts(study, results, diverged, deployed) if study.compare else {}),
         diverged=diverged,
+        at_chance=sum(map(at_chance, results)),
         accuracy=over_seeds([result["accuracy"] for result in results], results[0]["n"]),
         per_seed=tuple(result["accuracy"] for result in results),
         val_accuracy=_mean(results, "val_accuracy"),

@@ -1,4 +1,4 @@
-"""From results to the course of trainings: convergence over seeds, and each cell of a map as one of three outcomes."""
+"""From results to the course of trainings: convergence over seeds, and each cell of a map as one of four outcomes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from flyweight.measure.statistics import mean_interval, wilson
+from flyweight.measure.statistics import binomial_tail, mean_interval, wilson
 from flyweight.report.facts import Measured
 from flyweight.report.stability import CellFacts, ConvergenceFacts, MapFacts, Outcome
 from flyweight.studies.study import Scale, Study, Trial, recipe_of
 
 SLOW = 0.9  # of the way from chance to the best cell: with less, a cell is slow
+NOT_ABOVE_CHANCE = 0.01  # one-sided p from which an accuracy is not above chance
 Results = Mapping[Trial, dict[str, Any]]
 
 
@@ -31,6 +32,19 @@ def courses(study: Study, results: Results) -> tuple[ConvergenceFacts, ...]:
     return tuple(sorted(found, key=lambda one: (one.dataset, order[one.arm])))
 
 
+def at_chance(result: Mapping[str, Any]) -> bool:
+    """True where a run has learned nothing: its accuracy is not above chance by an exact one-sided test at 1 %.
+
+    Chance is one in so many classes, or the share of the most frequent class of the images where that is more: who
+    always says that one knows nothing either. A run that diverged has no accuracy; that is another outcome.
+    """
+    if "accuracy" not in result or "classes" not in result:
+        return False
+    chance = max(1 / result["classes"], result.get("majority", 0.0))
+    right = round(result["accuracy"] * result["n"])
+    return chance >= 1 or binomial_tail(right, result["n"], chance) > NOT_ABOVE_CHANCE
+
+
 def _course(dataset: str, arm: str, title: str, mine: Sequence[dict[str, Any]]) -> ConvergenceFacts:
     lost = [result["diverged"]["epoch"] for result in mine if "diverged" in result]
     went = [result["convergence"] for result in mine if "convergence" in result]
@@ -46,6 +60,7 @@ def _course(dataset: str, arm: str, title: str, mine: Sequence[dict[str, Any]]) 
         title=title,
         seeds=len(mine),
         diverged=len(lost),
+        at_chance=sum(map(at_chance, mine)),
         diverged_epoch=min(lost, default=None),
         largest_drop=of_all("largest_drop", max),
         grad_norm_max=of_all("grad_norm_max", max),
@@ -74,7 +89,7 @@ def maps(study: Study, scale: Scale, wanted: Sequence[Trial], results: Results) 
                 arm=arm,
                 lr=recipe.optim.lr,
                 batch_size=recipe.batch_size,
-                outcome=outcome(course.diverged, accuracies[arm], best, chance),
+                outcome=outcome(course.diverged, accuracies[arm], best, chance, course.at_chance),
                 accuracy=over_seeds(accuracies[arm]),
                 course=course,
             )
@@ -85,16 +100,17 @@ def maps(study: Study, scale: Scale, wanted: Sequence[Trial], results: Results) 
     )
 
 
-def outcome(diverged: int, accuracies: Sequence[float], best: float, chance: float) -> Outcome:
-    """Return what became of a cell: diverged where any seed did, slow where it comes less far than `SLOW` of the best.
+def outcome(diverged: int, accuracies: Sequence[float], best: float, chance: float, none: int = 0) -> Outcome:
+    """Return what became of a cell: diverged or at chance where any seed is, slow where it comes less far than `SLOW`.
 
     Args:
         accuracies: Of the seeds that did not diverge.
-        best: The highest mean of any cell of the data set.
+        best: The highest mean of any cell of the data set; it must come `SLOW` of the way there from chance.
         chance: Accuracy of one who knows nothing.
+        none: Seeds that have learned nothing.
     """
-    if diverged:
-        return "diverged"
+    if diverged or none:
+        return "diverged" if diverged else "at chance"
     return "slow" if float(np.mean(accuracies)) - chance < SLOW * (best - chance) else "converged"
 
 

@@ -160,6 +160,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
         **about,
         "accuracy": found.top1,
         "n": found.n,
+        "majority": float(np.bincount(labels).max() / len(labels)),
         "top5": found.top5,
         "balanced": found.balanced,
         "ece": found.ece,
