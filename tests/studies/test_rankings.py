@@ -17,7 +17,7 @@ from flyweight.report.study import build_study_report
 from flyweight.studies.analyse import analyse
 from flyweight.studies.compared import comparison
 from flyweight.studies.schedule import TrialDone, run_trials
-from flyweight.studies.study import Study, Subset, Trial, load_study, trials
+from flyweight.studies.study import Study, Subset, Trial, load_study, recipe_of, trials
 from flyweight.studies.trial import CORRECT, RESULT, Place
 from flyweight.train.recipe import Recipe, load_recipe
 
@@ -26,12 +26,12 @@ MODELS = ("tiny_cnn_4", "tiny_cnn_6", "tiny_cnn_8", "tiny_cnn_12")
 SCORES = {"tiny_cnn_4": (0.50, 0.60), "tiny_cnn_6": (0.60, 0.80), "tiny_cnn_8": (0.62, 0.75), "tiny_cnn_12": (0.7, 0.9)}
 
 
-def written(place: Place, study: Study) -> list[Trial]:
+def written(place: Place, study: Study, scores: dict[str, tuple[float, float]] = SCORES) -> list[Trial]:
     """Write made-up results of every trial; seeds differ by a hair."""
     order = trials(study, study.scales["own"])
     for trial in order:
         large = trial.dataset.endswith("200")
-        accuracy = SCORES[trial.arm][large] + 0.001 * trial.seed
+        accuracy = scores[trial.arm][large] + 0.001 * trial.seed
         place.of(trial).mkdir(parents=True)
         np.save(place.of(trial) / CORRECT, np.arange(1000) < 1000 * accuracy)
         result = {
@@ -64,6 +64,34 @@ def test_two_sizes_are_two_data_sets_and_the_order_between_them_is_compared(tmp_
     page = build_study_report(facts, tmp_path).html.read_text()
     assert 'id="plot-ranking-sample-50"' in page
     assert rebuild(tmp_path, tmp_path / "again").html.read_text() == page
+
+
+def test_recipes_are_ranked_by_size_as_networks_are(tmp_path: Path) -> None:
+    recipes = [
+        Recipe(name=name).with_settings([f"augment.mixup={share}"]) for name, share in (("bare", 0), ("mix", 0.2))
+    ]
+    sizes = [Subset(per_class=50), Subset(per_class=200)]
+    study = comparison(["sample"], MODELS[:2], recipes[0], more=recipes[1:], seeds=3, sizes=sizes)
+    # With few images mixup hurts, with many it helps; the networks keep their order within each recipe.
+    scores = {
+        "tiny_cnn_4.bare": (0.60, 0.70), "tiny_cnn_4.mix": (0.50, 0.75),
+        "tiny_cnn_6.bare": (0.65, 0.80), "tiny_cnn_6.mix": (0.55, 0.90),
+    }  # fmt: skip
+    assert set(study.arms) == set(scores)
+    mixed = {name: recipe_of(study, study.scales["own"], Trial(0, "sample-50", name)) for name in scores}
+    assert {name: recipe.augment.mixup for name, recipe in mixed.items()} == {
+        name: 0.2 if name.endswith("mix") else 0 for name in scores
+    }
+    place = Place(tmp_path, tmp_path)
+    facts = analyse(study, "own", written(place, study, scores), place)
+    (found,) = facts.rankings
+    assert {arm.arm: arm.ranks for arm in found.arms} == {
+        "tiny_cnn_4.bare": (2, 4), "tiny_cnn_4.mix": (4, 3), "tiny_cnn_6.bare": (1, 2), "tiny_cnn_6.mix": (3, 1),
+    }  # fmt: skip
+    assert found.agreements[0].tau.value == pytest.approx(kendalltau(*zip(*scores.values(), strict=True)).statistic)
+    page = build_study_report(facts, tmp_path).html.read_text()
+    assert all(arm.title in page for arm in found.arms)
+    assert len({arm.title for arm in found.arms}) == 4
 
 
 def test_with_two_seeds_the_tau_has_no_interval(tmp_path: Path) -> None:
