@@ -110,8 +110,8 @@ def _images(data: Sequence[str], recipe: Recipe, quarantine: Path | None, part: 
     for source in data:
         dataset = leave_out(load_data(source, group=recipe.data.group), quarantine)
         if per_class is not None:  # validation images are of the training part, which that makes smaller
-            sealed = {"test_fraction": recipe.data.test_fraction, "split_seed": recipe.data.split_seed}
-            dataset = subset(dataset, per_class=per_class, **sealed)
+            fraction, seed = recipe.data.test_fraction, recipe.data.split_seed
+            dataset = subset(dataset, per_class=per_class, test_fraction=fraction, split_seed=seed)
         parts = split_for(dataset, recipe.data)
         counts.append(len(parts.val if part == "val" else parts.test))
     return min(counts)

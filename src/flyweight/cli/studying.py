@@ -172,9 +172,7 @@ def _verdict_in_words(verdict: StudyVerdict) -> str:
 
 
 def _print_map(one: MapFacts) -> None:
-    print(
-        f"\n{one.title}, {one.optimizer}: final accuracy (%) by rate and batch size; (slow); seeds at chance or diverged"
-    )
+    print(f"\n{one.title}, {one.optimizer}: final accuracy (%) by rate and batch; (slow); seeds at chance or diverged")
     lrs, sizes = sorted({cell.lr for cell in one.cells}), sorted({cell.batch_size for cell in one.cells})
     print(f"{'':10}" + "".join(f"{lr:>14g}" for lr in lrs))
     for size in sizes:
