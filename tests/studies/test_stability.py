@@ -138,7 +138,7 @@ def test_at_chance_is_what_an_exact_test_at_one_percent_does_not_find_above_it(
     assert at_chance(result) is nothing
     p = binomtest(right, n, max(1 / classes, majority), alternative="greater").pvalue
     assert binomial_tail(right, n, max(1 / classes, majority)) == pytest.approx(p)
-    assert (p > 0.01) is nothing
+    assert bool(p > 0.01) is nothing
 
 
 def test_runs_that_sat_at_chance_are_told_in_the_map_and_in_the_convergence(tmp_path: Path) -> None:
