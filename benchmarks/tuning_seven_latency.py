@@ -183,26 +183,30 @@ def main() -> None:
 def _measure_all(everything: Sequence[Wanted], options: argparse.Namespace, slow: float) -> list[LeftOut]:
     """Plan, print the plan, and time range after range, each planned anew with the paces known by then."""
     cells, ledger = options.runs / "cells.jsonl", options.runs / "minutes.jsonl"
-    left_out: dict[str, LeftOut] = {}
+    why: dict[str, LeftOut] = {}
     first = True
     while True:
         rows = read_rows(cells)
         todo, gone = unfinished(everything, rows)
         room = 60 * (options.minutes - minutes_spent(ledger))
         chosen, too_long = choose([with_pace(one, rows) for one in todo], room, slow)
-        left_out |= {one.what: one for one in (*gone, *too_long) if one.what not in left_out}
-        if first or options.plan:
+        for one in (*gone, *too_long):
+            why.setdefault(one.what, one)
+        if first:
             print(plan_text(chosen, too_long, minutes_spent(ledger), options.minutes, slow), flush=True)
         if not chosen or options.plan:
-            return list(left_out.values())
+            break
         first = False
         span = min(one.range for one in chosen)
         later = sum(one.seconds(slow) for one in chosen if one.core and one.range != span)
         limit = Deadline(LIMIT_MINUTES - minutes_spent(ledger) - later / 60)
         failed = measure([one for one in chosen if one.range == span], span, slow, cells, ledger, limit)
-        left_out |= {one.what: one for one in failed}
+        why |= {one.what: one for one in failed}
         if not any(row["range"] == list(span) for row in read_rows(cells)):
-            return list(left_out.values())  # nothing of it could be timed
+            break  # nothing of it could be timed
+    done = {_key(row) for row in read_rows(cells)}  # with the paces known by then, some fitted after all
+    timed = {str(one.cell) for one in everything if cell_key(one.cell) in done}
+    return [one for one in why.values() if one.what not in timed]
 
 
 def _options() -> argparse.Namespace:
@@ -298,9 +302,8 @@ def unfinished(wanted: Sequence[Wanted], rows: Sequence[dict[str, Any]]) -> tupl
     """Return the cells of ranges that were not timed yet, and those that were not timed beside the others of theirs."""
     finished, done = {tuple(row["range"]) for row in rows}, {_key(row) for row in rows}
     late = [one.cell for one in wanted if one.range in finished]
-    keys = [(cell.model, cell.backend, cell.threads, cell.batch) for cell in late]
     why = "its range of batches is finished; timed alone it could not be compared"
-    gone = [LeftOut(str(cell), why) for cell, key in zip(late, keys, strict=True) if key not in done]
+    gone = [LeftOut(str(cell), why) for cell in late if cell_key(cell) not in done]
     return [one for one in wanted if one.range not in finished], gone
 
 
@@ -459,6 +462,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         return []
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     return [row for row in rows if row["versions"] == engines()]
+
+
+def cell_key(cell: Cell) -> tuple[Any, ...]:
+    """Return what `_key` gives of the cell's row."""
+    return (cell.model, cell.backend, cell.threads, cell.batch)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -36,16 +36,20 @@ def test_heavy_networks_have_batches_above_32_at_64_px_only(script: ModuleType) 
     assert script.batches_of(small, script.BATCHES) == (64, 128, 256, 512)
 
 
+MEGAMACS = {  # of one image at 224 px and at 64 px, where that is timed too
+    "convnext_tiny": (4456, 364), "efficientnetv2_s": (2850, 237), "mobilenetv3_large_100": (217,),
+    "mobilevitv2_050": (362,), "mobilevitv2_075": (801, 65), "mobilevitv2_100": (1412, 114), "repvgg_a2": (5117, 419),
+    "tiny_vit_21m_224": (4250, 1315),
+}  # fmt: skip
+
+
 def eight(script: ModuleType) -> list[Any]:
-    """Return the eight networks with about their MACs at both sizes."""
-    giga = (4.46, 2.85, 0.22, 0.36, 0.8, 1.4, 5.12, 4.1)
-    found = []
-    for name, macs in zip(script.NETS, giga, strict=True):
-        for side, part in ((224, 1.0), (64, 0.085)):
-            if side == 224 or macs > 0.5:
-                count = int(1e9 * macs * part)
-                found.append(script.Net(name, side, Path(f"{name}-{side}.onnx"), 1000, count, (1000, count)))
-    return found
+    """Return the eight networks with their MACs at both sizes."""
+    return [
+        script.Net(name, side, Path(f"{name}-{side}.onnx"), 1000, 10**6 * count, (1000, 10**6 * count))
+        for name in script.NETS
+        for side, count in zip((224, 64), MEGAMACS[name], strict=False)
+    ]
 
 
 def wanted(
@@ -72,12 +76,21 @@ def test_every_range_has_two_networks_twice_for_the_noise(script: ModuleType) ->
         assert {replace(one.cell, model=one.cell.model.removesuffix(script.AGAIN)) for one in arms} <= cells
 
 
-def test_the_whole_plan_is_under_55_minutes_and_holds_the_whole_table(script: ModuleType) -> None:
+def test_the_whole_plan_is_under_55_minutes_and_holds_the_table_but_for_its_slowest_cell(script: ModuleType) -> None:
     everything = wanted(script, eight(script))
     chosen, left_out = script.choose(everything, 55 * 60, 60.0)
     assert sum(one.seconds(60.0) for one in chosen) <= 55 * 60
-    assert {one.cell for one in everything if one.core} <= {one.cell for one in chosen}
+    missing = {one.cell for one in everything if one.core} - {one.cell for one in chosen}
+    assert [(cell.model, cell.batch) for cell in missing] == [("tiny_vit_21m_224 64 px", 512)]
+    assert {str(cell) for cell in missing} <= {one.what for one in left_out}
     assert len(chosen) + len(left_out) == len(everything)
+
+
+def test_a_cell_comes_in_when_the_pace_that_was_measured_is_better_than_the_one_from_macs(script: ModuleType) -> None:
+    everything = wanted(script, eight(script))
+    (slowest,) = [one for one in everything if (one.cell.model, one.cell.batch) == ("tiny_vit_21m_224 64 px", 512)][:1]
+    quicker = [replace(one, pace=0.03) if one.net is slowest.net else one for one in everything]
+    assert slowest.cell in {one.cell for one in script.choose(quicker, 55 * 60, 60.0)[0]}
 
 
 def test_what_does_not_fit_is_named_and_the_longest_cells_of_the_table_go_first(script: ModuleType) -> None:
@@ -162,7 +175,7 @@ def test_networks_of_a_range_take_turns_and_their_arms_give_the_noise(script: Mo
     table = list(script.wanted_of(members, (1,), ("busy-wait",), (1,)))
     cells, ledger = tmp_path / "cells.jsonl", tmp_path / "minutes.jsonl"
     asked = [replace(one, processes=1, pace=0.3) for one in table]  # too slow for 299: 30 samples each
-    assert script.measure(asked, (1, 8), 0.3, cells, ledger, script.Deadline(5.0)) == []
+    assert script.measure(asked, (1, 8), 20.0, cells, ledger, script.Deadline(5.0)) == []
     rows = script.read_rows(cells)
     names = ("light 224 px", "heavy 224 px")
     assert {one["model"] for one in rows} == {*names, *(name + script.AGAIN for name in names)}
