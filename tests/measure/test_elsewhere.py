@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from flyweight.measure.device import add_result, load_device
 from flyweight.measure.elsewhere import timed_variants
 from flyweight.measure.result import DeviceResult
 from flyweight.runtime.bundle import Bundle
+from flyweight.runtime.hashes import digest_of
 from flyweight.runtime.predict import Predictor
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "tiny-fashion-mnist"
@@ -37,7 +37,7 @@ def timed(bundle: Bundle, times: dict[tuple[str, int], float], monkeypatch: pyte
     rows = []
     for (name, threads), ms in times.items():
         one = bundle.variants[name]
-        digest = hashlib.sha256(one.file.read_bytes()).hexdigest()
+        digest = digest_of((one.file, *one.beside))
         known = {"sha256": digest, "precision": one.precision, "backend": one.backend, "threads": threads, "enough": 30}
         rows.append(model(name, ms, **known))
     add_result(DeviceResult.model_validate(made(rows)), name="pi4")
