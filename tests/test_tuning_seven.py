@@ -106,7 +106,9 @@ def test_what_does_not_fit_is_named_and_the_longest_cells_of_the_table_go_first(
 def test_what_is_left_of_the_time_pays_for_second_processes(script: ModuleType) -> None:
     table = [one for one in wanted(script, eight(script)) if one.core and one.cell.batch > 8]
     least = sum(one.seconds(60.0) for one in table)
-    assert {one.processes for one in script.choose(table, least, 60.0)[0]} == {1}
+    few, left_out = script.choose(table, least + 0.001, 60.0)  # sums in another order differ in the last digit
+    assert not left_out
+    assert {one.processes for one in few} == {1}
     assert {one.processes for one in script.choose(table, 3 * least, 60.0)[0]} == {2}
 
 

@@ -184,5 +184,9 @@ def stop_in_training(url: str, process: subprocess.Popen[bytes]) -> Any:
 
 
 def deaths(url: str, number: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = optuna.load_study(study_name="taken", storage=url).trials[number].user_attrs["deaths"]
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": sqlalchemy.NullPool})
+    found: list[dict[str, Any]] = (
+        optuna.load_study(study_name="taken", storage=storage).trials[number].user_attrs["deaths"]
+    )
+    storage.remove_session()
     return found
