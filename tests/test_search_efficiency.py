@@ -299,6 +299,7 @@ def test_the_claim_is_the_median_of_ours_and_every_row_is_kept(
         for number, ratio in enumerate(three)
     ]
     options = argparse.Namespace(repetitions=3, first_seed=0, arms=("ours", "stock"))
+    efficiency._claim_folder(problem)
     content = json.loads(efficiency._write(problem, rows, options).read_text())
     (claim,) = content["claims"]
     assert (claim["name"], claim["value"], claim["low"], claim["high"]) == ("passes_vs_random", 0.2, 0.1, 1.1)
