@@ -17,7 +17,7 @@ from flyweight.models.architecture import Architecture
 from flyweight.models.weights import Weights, load_weights
 from flyweight.published.shipped import resolve
 from flyweight.report.study import StudyFacts
-from flyweight.studies.study import load_study, recipe_of, trials
+from flyweight.studies.study import load_study, plan_study, recipe_of, trials
 
 PRETRAINED = "flyweight/mobilenetv3_small_100.tiny_imagenet"
 
@@ -151,6 +151,10 @@ def test_at_scale_cpu_slow_nets_of_tuning_seven_run_once_and_the_light_ones_thre
              ("mobilenetv3_large", "mobilevitv2_050", "mobilevitv2_075")}  # fmt: skip
     heavy = {name for name in study.arms if name not in light and not name.endswith("_published")}
     assert seeds == dict.fromkeys(light, 3) | dict.fromkeys(heavy, 1)
+    planned, _, _ = plan_study("tuning_seven", "cpu")
+    assert set(planned.ranked) == {name for name in light if name in study.ranked}
+    assert len(planned.ranked) == 3
+    assert plan_study("tuning_seven", "full")[0].ranked == study.ranked
     assert set(Counter(trial.arm for trial in trials(study, study.scales["full"])).values()) == {3}
 
 

@@ -86,6 +86,7 @@ class Scale(_Part):
             slow to train); at most `seeds`.
         datasets: Those that are run; None: all.
         arms: Those that are run; None: all.
+        ranked: Those that are compared with each other; None: the study's.
         limit: Training images in an epoch; None: all.
         subsets: What part of a data set is used, by name; the others whole.
         quick: True where files are timed by few short processes, for a first look.
@@ -97,6 +98,7 @@ class Scale(_Part):
     seeds_of: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     datasets: tuple[str, ...] | None = None
     arms: tuple[str, ...] | None = None
+    ranked: tuple[str, ...] | None = None
     limit: int | None = None
     subsets: dict[str, Subset] = Field(default_factory=dict)
     quick: bool = False
@@ -208,7 +210,7 @@ class Study(_Part):
         named = [name for arm in self.arms.values() for name in arm.needs]
         named += [self.reference, *self.ranked]
         named += [name for question in self.questions for name in question.arms]
-        named += [name for scale in self.scales.values() for name in scale.arms or ()]
+        named += [name for scale in self.scales.values() for name in (*(scale.arms or ()), *(scale.ranked or ()))]
         unknown = sorted(set(named) - set(self.arms))
         if unknown:
             raise ValueError(f"there is no arm {', '.join(unknown)}")
@@ -277,6 +279,7 @@ def plan_study(
     study = load_study(name)
     check_name("scale", scale, study.scales)
     size = study.scales[scale]
+    study = study if size.ranked is None else study.model_copy(update={"ranked": size.ranked})
     size = size.model_copy(update={"seeds": seeds, "seeds_of": {}}) if seeds else size
     folds = round(1 / study.base["data"]["val_fraction"])
     if study.part == "test" and size.seeds > folds:
