@@ -8,17 +8,15 @@ Source: ONNX operators QuantizeLinear and DequantizeLinear; ONNX Runtime, "Quant
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from flyweight.models.quantize import WEIGHT_LEVELS, Quantizer, file_scale, input_scales
-from flyweight.runtime.optimized import optimized
-
-if TYPE_CHECKING:
-    import onnx
+from flyweight.runtime import operators
+from flyweight.runtime.backends import DEFAULT
 
 
 def to_qdq(network: nn.Module) -> nn.Module:
@@ -92,24 +90,5 @@ class _Layer(nn.Module):
 
 
 def left_in_float(path: Path) -> list[str]:
-    """Return the convolutions and products of an int8 file that ONNX Runtime still computes in float, by their inputs.
-
-    Those that give the logits are not among them: they are meant to.
-    """
-    graph = optimized(path).graph
-    last = _gives_logits(graph)
-    floats = [node for node in graph.node if node.op_type in {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul"}]
-    return [f"{node.op_type}({node.input[0]})" for node in floats if node.output[0] not in last]
-
-
-def _gives_logits(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of the logits and of what only reshaping, adding and scaling makes them of."""
-    makers = {name: node for node in graph.node for name in node.output}
-    found, waiting = set(), [value.name for value in graph.output]
-    while waiting:
-        name = waiting.pop()
-        found.add(name)
-        maker = makers.get(name)
-        if maker is not None and maker.op_type in {"Reshape", "Squeeze", "Flatten", "Add", "Mul", "Div"}:
-            waiting.extend(one for one in maker.input if one not in found)
-    return found
+    """Return the layers of an int8 file that ONNX Runtime computes in float, but the one that gives the logits."""
+    return list(operators.left_in_float(operators.operators(path, DEFAULT)))

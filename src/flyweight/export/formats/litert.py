@@ -15,9 +15,9 @@ from flyweight import __version__
 from flyweight.errors import ExportError
 from flyweight.export.formats.format import Format, Original, Written, cannot, quiet
 from flyweight.files import write_bytes
+from flyweight.runtime.operators import operators
 
 CALIBRATION_BATCH = 16  # ranges are averaged over batches, so that one odd image does not stretch them
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "TRANSPOSE_CONV")
 
 
 def write(original: Original, precision: str, file: Path) -> Written:
@@ -34,7 +34,7 @@ def write(original: Original, precision: str, file: Path) -> Written:
         number = len(original.calibration)
         tool += f", ai-edge-quantizer {metadata.version('ai-edge-quantizer')} after training, {number} images"
     write_bytes(file, content)
-    layers, in_float = layers_of(content)
+    layers, in_float = layers_of(file)
     return Written(tool, (), layers, in_float if precision == "int8" else ())
 
 
@@ -72,19 +72,10 @@ def _quantized(content: bytes, original: Original) -> bytes:
     return bytes(done.quantized_model)
 
 
-def layers_of(content: bytes) -> tuple[int, tuple[str, ...]]:
-    """Return how many layers a file has, and those whose input is float32, by the tensor they give."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
-    codes = {getattr(schema.BuiltinOperator, name) for name in LAYERS}
-    graph, found, floats = model.subgraphs[0], 0, []
-    for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].builtinCode in codes:
-            found += 1
-            if graph.tensors[operator.inputs[0]].type == schema.TensorType.FLOAT32:
-                floats.append(graph.tensors[operator.outputs[0]].name.decode())
-    return found, tuple(floats)
+def layers_of(file: Path) -> tuple[int, tuple[str, ...]]:
+    """Return how many layers a file has, and those that are computed in float, by the tensor they give."""
+    heavy = [one for one in operators(file, FORMAT.backend) if one.heavy]
+    return len(heavy), tuple(one.name for one in heavy if one.dtype == "fp32")
 
 
 FORMAT = Format(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flyweight.errors import ExportError
 from flyweight.export.formats.format import Format, Original, Written, cannot, quiet
 from flyweight.runtime.backends import import_backend
-
-LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}  # OpenVINO's names of what multiplies
-LOWER = {"bf16": {"bf16"}, "int8": {"i8", "u8"}}
+from flyweight.runtime.operators import operators
 
 
 def write(original: Original, precision: str, file: Path) -> Written:
@@ -39,17 +36,8 @@ def write(original: Original, precision: str, file: Path) -> Written:
 
 def computed(file: Path, precision: str) -> tuple[int, tuple[str, ...]]:
     """Return how many layers this machine computes, and which of them in float32 though the precision is lower."""
-    from flyweight.runtime.backends.openvino import compiled
-
-    names: list[str] = []
-    in_float: list[str] = []
-    for op in compiled(file, 1).get_runtime_model().get_ordered_ops():
-        facts: Mapping[str, Any] = op.get_rt_info()
-        if facts["layerType"].astype(str) in LAYERS:
-            names.append(op.get_friendly_name())
-            if facts["runtimePrecision"].astype(str) not in LOWER.get(precision, {"f32"}):
-                in_float.append(op.get_friendly_name())
-    return len(names), tuple(in_float)
+    heavy = [one for one in operators(file, FORMAT.backend) if one.heavy]
+    return len(heavy), tuple(one.name for one in heavy if one.dtype != precision)
 
 
 def _quantized(model: Any, original: Original, tool: str) -> tuple[Any, str]:
