@@ -102,11 +102,13 @@ def test_predict_prints_the_cost_and_trains_nothing_and_a_search_says_it_first(
     assert run(words) == 0
     said = capsys.readouterr()
     assert "core-minutes for 6 trainings" in said.err  # above the bars
-    assert "core-minutes of training" in said.out
+    assert "took: 6 trainings" in said.out
+    assert "predicted of 6 of them: " in said.out
     assert (tmp_path / "out" / PREDICTED).read_text() == kept  # nothing was timed again
     facts = TuningFacts.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert facts.predicted_seconds == pytest.approx(sum(found["seconds"].values()))
-    assert "were predicted for all trials" in render_tuning(facts)
+    page = render_tuning(facts)
+    assert all(row in page for row in ("predicted, all trials", "of runs with both: measured"))
 
 
 def test_a_network_that_cannot_be_built_is_said_and_the_others_are_predicted(words: list[str], tmp_path: Path) -> None:

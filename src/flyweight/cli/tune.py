@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from flyweight.runtime.environment import usable_cores
 
 if TYPE_CHECKING:
     from flyweight.data.dataset import Dataset
+    from flyweight.report.cost import CostFacts, SecondsFacts
     from flyweight.report.tuning import TuningFacts
     from flyweight.tune.search import Search
 
@@ -147,14 +149,34 @@ def _predict(search: Search, dataset: Dataset, jobs: int, as_json: bool) -> None
     print(json.dumps(asdict(forecast)) if as_json else "\n".join(in_words(forecast, jobs)))
 
 
+def _cost(facts: TuningFacts, cost: CostFacts) -> Iterator[str]:
+    """Yield what the search took, in minutes, beside what was predicted of it."""
+    yield f"took: {cost.measured_runs} trainings, {_minutes(cost.measured)}"
+    if cost.both_runs:
+        yield f"  predicted of {cost.both_runs} of them: {_minutes(cost.both_predicted)}"
+    if cost.predicted_runs:
+        yield f"  predicted of all {cost.predicted_runs}: {_minutes(cost.predicted)}"
+    if cost.unsplit_runs:
+        yield f"  {cost.unsplit_runs} more, of an earlier version: {cost.unsplit_seconds / 60:.2f} without validating"
+    if facts.weighed:
+        yield f"  weighing networks: {facts.weighing_seconds / 60:.2f} by the clock"
+    if cost.joules is not None:
+        yield f"  energy: {cost.joules / 1e3:.1f} kJ of the whole processor, whatever ran on it"
+    elif cost.energy_calls[1]:
+        yield "  energy: this machine does not tell"
+
+
+def _minutes(seconds: SecondsFacts) -> str:
+    parts = ", ".join(f"{getattr(seconds, key) / 60:.2f} {key}" for key in ("loading", "computing", "validating"))
+    return f"{seconds.core / 60:.2f} core-minutes; by the clock {parts}"
+
+
 def _print(facts: TuningFacts, search: Search, data: str) -> None:
     print(f"\n{facts.ended}")
     share = facts.image_passes / facts.full_passes
     print(f"{len(facts.trials)} trials, {facts.image_passes:,} image passes ({share:.1f} full trainings)")
-    foreseen = (
-        "" if facts.predicted_seconds is None else f", {facts.predicted_seconds / 60:.1f} predicted for all trials"
-    )
-    print(f"{facts.train_seconds / 60:.1f} core-minutes of training{foreseen}")
+    if facts.cost is not None:
+        print("\n".join(_cost(facts, facts.cost)))
     if deaths := sum(trial.deaths for trial in facts.trials):
         how = dict.fromkeys(words for trial in facts.trials for words in trial.died)
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -27,6 +28,16 @@ class SecondsFacts(Fact):
     def total(self) -> float:
         """All of them."""
         return self.loading + self.computing + self.validating
+
+
+def seconds_of(history: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return what the epochs of a run took, by what it went in: the rows are those of its history."""
+    rows = list(history)
+    train = sum(row["train_seconds"] for row in rows)
+    load = sum(row.get("load_seconds", 0.0) for row in rows)  # a probe of the head has none of its own
+    validating = sum(row.get("val_seconds", 0.0) for row in rows)
+    core = sum(row.get("core_seconds", 0.0) for row in rows)
+    return {"loading": load, "computing": train - load, "validating": validating, "core": core}
 
 
 class ArmCostFacts(Fact):

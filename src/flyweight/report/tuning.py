@@ -12,6 +12,7 @@ from pydantic import Field
 
 from flyweight.files import write_json, write_text
 from flyweight.report.build import ReportFiles, draw_page
+from flyweight.report.cost import CostFacts, SecondsFacts
 from flyweight.report.facts import Conditions, Count, Fact, Number
 from flyweight.report.isolation import by_choice
 
@@ -24,6 +25,7 @@ SECTIONS = {
     "history": "How it went",
     "values": "Value by value",
     "trials": "Every trial",
+    "cost": "What it cost",
     "conditions": "Conditions",
 }
 
@@ -38,12 +40,17 @@ class RungFacts(Fact):
 
 
 class RungResult(Fact):
-    """What a trial gave on a rung: the metric on validation, image passes, seconds of training, when it was done."""
+    """What a trial gave on a rung: the metric on validation, image passes, seconds of training, when it was done.
+
+    Attributes:
+        own_seconds: What the seconds went in, validation too; None of a version that kept only their sum.
+    """
 
     rung: Count
     score: float
     images: Count
     seconds: float
+    own_seconds: SecondsFacts | None = None
     done: float  # seconds since 1970
 
 
@@ -121,7 +128,10 @@ class TuningFacts(Fact):
         front_recipes: Their files, in the same order; () while the search goes on.
         edges: Values of the best trials that lie at the end of their range, in words.
         image_passes: Of all trainings, the partial ones included; `full_passes` is one full training.
-        train_seconds: Of one core, validation left out.
+        train_seconds: Of one core, validation left out; those of trainings that failed too.
+        cost: Of every training, split, beside what was predicted; with energy where the machine tells.
+        weighed: Trials whose network was weighed, or found to be weighed before, in `weighing_seconds` by the clock:
+            exported, counted and, where asked for, timed.
         predicted_seconds: What was foreseen for all trials, validation included; null where nothing was.
         ended: Why the search stopped.
         recipe: File of the best recipe; "" while the search goes on.
@@ -144,6 +154,9 @@ class TuningFacts(Fact):
     full_passes: Count
     train_seconds: float
     predicted_seconds: Number = None
+    cost: CostFacts | None = None
+    weighed: Count = 0
+    weighing_seconds: float = 0.0
     ended: str = ""
     recipe: str = ""
     conditions: Conditions
@@ -177,6 +190,8 @@ def render_tuning(facts: TuningFacts) -> str:
         shown.pop("answers")
     if len(facts.objectives) < 2:
         shown.pop("front")
+    if facts.cost is None:
+        shown.pop("cost")
     scored = any(trial.results for trial in facts.trials)
     why = dict.fromkeys(SECTIONS, "")
     why |= {} if scored else dict.fromkeys(("history", "values", "front"), "Nothing is trained yet.")

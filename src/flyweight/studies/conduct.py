@@ -12,12 +12,11 @@ from flyweight.files import write_text
 from flyweight.report.stability import csv_map
 from flyweight.report.study import RunningFacts, StudyFacts, build_study_report
 from flyweight.report.tables import csv_table, latex_table
-from flyweight.runtime.energy import EnergyMeter
+from flyweight.runtime.energy import EnergyMeter, add_energy
 from flyweight.studies.analyse import analyse
 from flyweight.studies.deployed import measure_deployed
 from flyweight.studies.forecast import Forecast, foresee
 from flyweight.studies.schedule import Running, TrialDone, TrialEvent, TrialFailed, run_trials
-from flyweight.studies.spent import add_energy
 from flyweight.studies.study import Scale, Study, Trial, recipe_of
 from flyweight.studies.trial import CLAIM, Place, load_part
 
@@ -131,7 +130,7 @@ def _run(
         raise
     finally:
         if pace.fresh:
-            add_energy(place, energy.joules(), pace.seconds)
+            add_energy(place.out, energy.joules(), pace.seconds)
     return errors
 
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flyweight.files import write_text
 from flyweight.report.cost import ArmCostFacts, CostFacts, SecondsFacts
+from flyweight.runtime.energy import energy_of
 from flyweight.studies.forecast import arm_key, measured, read_predicted
 from flyweight.studies.study import Study, Trial
 from flyweight.studies.trial import Place
 from flyweight.train.pace import CORE, SECONDS, total_seconds
-
-ENERGY = "energy.jsonl"
-
-
-def add_energy(place: Place, joules: float | None, seconds: float) -> None:
-    """Write down what one call took: joules of all processor packages (None: the machine does not tell), seconds."""
-    file = place.out / ENERGY
-    before = file.read_text("utf-8") if file.is_file() else ""
-    write_text(file, before + json.dumps({"joules": joules, "seconds": round(seconds, 1)}) + "\n")
 
 
 def costs(study: Study, wanted: Sequence[Trial], results: Mapping[Trial, dict[str, Any]], place: Place) -> CostFacts:
@@ -29,7 +19,7 @@ def costs(study: Study, wanted: Sequence[Trial], results: Mapping[Trial, dict[st
     predicted, went = known["arms"], measured(results)
     split = {trial: result["own_seconds"] for trial, result in results.items() if "own_seconds" in result}
     both = [trial for trial in split if arm_key(trial) in predicted and "diverged" not in results[trial]]
-    joules, calls = _energy(place)
+    joules, calls = energy_of(place.out)
     return CostFacts(
         runs=len(wanted),
         predicted_runs=sum(arm_key(trial) in predicted for trial in wanted),
@@ -63,14 +53,6 @@ def costs(study: Study, wanted: Sequence[Trial], results: Mapping[Trial, dict[st
 
 def _facts(seconds: Mapping[str, float]) -> SecondsFacts:
     return SecondsFacts(**{key: seconds.get(key, 0.0) for key in (*SECONDS, CORE)})
-
-
-def _energy(place: Place) -> tuple[float | None, tuple[int, int]]:
-    """Return joules of the calls that could tell (None: none could), how many could, and how many there were."""
-    file = place.out / ENERGY
-    calls = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
-    known = [call["joules"] for call in calls if call["joules"] is not None]
-    return (sum(known) if known else None), (len(known), len(calls))
 
 
 def spent(cost: CostFacts) -> dict[str, str]:

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,10 +33,11 @@ from flyweight.measure.accuracy import score
 from flyweight.measure.convergence import convergence
 from flyweight.models.architecture import Architecture, fold
 from flyweight.models.weights import load_weights
+from flyweight.report.cost import seconds_of
 from flyweight.studies.study import Scale, Study, Trial, recipe_of, tries_of
 from flyweight.train.divergence import Diverged
 from flyweight.train.loop import predict_logits
-from flyweight.train.pace import CORE, total_seconds
+from flyweight.train.pace import total_seconds
 from flyweight.train.prepare import Prepared, prepare
 from flyweight.train.recipe import DistillPart, Recipe
 from flyweight.train.run import HISTORY, architecture_for, train_and_wait
@@ -177,7 +178,7 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
         "int8_bytes": None if study.compare or study.stability else int8_bytes(trained.architecture),
         "train_macs": spent + tries_macs + trained.metrics["train_macs"],
         "train_seconds": seconds + sum(one["seconds"] for one in effort),
-        "own_seconds": total_seconds([_seconds(trained.history), *(one["split"] for one in effort)]),
+        "own_seconds": total_seconds([seconds_of(trained.history), *(one["split"] for one in effort)]),
         "epochs": len(trained.history),
         "date": _now(),
     }
@@ -215,17 +216,8 @@ def _diverged(error: Diverged, run: Path) -> dict[str, Any]:
         "epochs": len(rows),
         "train_macs": sum(row["train_macs"] for row in rows),
         "train_seconds": sum(row["train_seconds"] for row in rows),
-        "own_seconds": _seconds(rows),
+        "own_seconds": seconds_of(rows),
     }
-
-
-def _seconds(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the seconds of a run, not those of the arm it started from, by what they went in, and the processor's."""
-    train = sum(row["train_seconds"] for row in history)
-    load = sum(row.get("load_seconds", 0.0) for row in history)  # a probe of the head has none of its own
-    validating = sum(row.get("val_seconds", 0.0) for row in history)
-    core = sum(row.get("core_seconds", 0.0) for row in history)
-    return {"loading": load, "computing": train - load, "validating": validating, CORE: core}
 
 
 def _now() -> str:
@@ -335,7 +327,7 @@ def _try(dataset: Dataset, short: Recipe, images: int, folder: Path) -> dict[str
         "image_passes": _passes(trained),
         "train_macs": metrics["train_macs"],
         "seconds": metrics["train_seconds"],
-        "split": _seconds(trained.history),
+        "split": seconds_of(trained.history),
     }
 
 

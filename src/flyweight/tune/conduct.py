@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from flyweight.data.dataset import Dataset
 from flyweight.errors import FlyweightError
 from flyweight.report.tuning import TuningFacts, build_tuning_report
+from flyweight.runtime.energy import EnergyMeter, add_energy, looked_at
 from flyweight.tune.engines import load_engine, run_workers
 from flyweight.tune.forecast import foresee, in_words
 from flyweight.tune.outcome import facts_of, write_recipes
 from flyweight.tune.search import Search
-from flyweight.tune.store import open_store
+from flyweight.tune.spent import ended_trainings
+from flyweight.tune.store import Store, open_store
 
 PAGE_SECONDS = 15.0  # between two drawings of the page
 
@@ -51,12 +53,13 @@ def conduct(
     until = None if minutes is None else time.time() + 60 * minutes
     drawn = 0.0
     try:
-        for _ in run_workers(engine, search, jobs=jobs, until=until):
-            if time.monotonic() - drawn > PAGE_SECONDS:
-                facts = facts_of(search, dataset, store.trials())
-                build_tuning_report(facts, search.out)
-                yield facts
-                drawn = time.monotonic()
+        with _metered(search, store):
+            for _ in run_workers(engine, search, jobs=jobs, until=until):
+                if time.monotonic() - drawn > PAGE_SECONDS:
+                    facts = facts_of(search, dataset, store.trials())
+                    build_tuning_report(facts, search.out)
+                    yield facts
+                    drawn = time.monotonic()
         ended = _why(search, store.trials(), until)
     except (KeyboardInterrupt, FlyweightError):
         with contextlib.suppress(FlyweightError):  # what stopped it is what is said
@@ -68,6 +71,18 @@ def conduct(
     facts = facts_of(search, dataset, store.trials(), ended=ended)
     build_tuning_report(facts, search.out)
     yield facts
+
+
+@contextlib.contextmanager
+def _metered(search: Search, store: Store) -> Iterator[None]:
+    """Write down the energy of this call, where any training came to its end in it."""
+    before, start = ended_trainings(search, store.trials()), time.monotonic()
+    with looked_at(EnergyMeter()) as energy:
+        try:
+            yield
+        finally:
+            if ended_trainings(search, store.trials()) > before:
+                add_energy(search.out, energy.joules(), time.monotonic() - start)
 
 
 def _why(search: Search, trials: Sequence[object], until: float | None) -> str:

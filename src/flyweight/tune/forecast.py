@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,17 @@ def predicted_seconds(search: Search) -> float | None:
     return _forecast(search, known).total if known and known["each"] else None
 
 
+def predicted_trainings(search: Search) -> tuple[dict[str, list[dict[str, float]]], float]:
+    """Return the seconds of one training on each rung, by network, and those that timing them took; {} without."""
+    known = _read(search) or {"each": {}}
+    return known["each"], known.get("seconds", 0.0)
+
+
+def network_of(search: Search, values: Mapping[str, Value]) -> str:
+    """Return the name of the network of a trial, as predictions have it."""
+    return str(values.get(NETWORK, search.recipe.model.name))
+
+
 def _typical(search: Search, network: Value | None) -> Recipe:
     """Return the recipe at the likely values, with a network; None: the recipe's own."""
     return search.trial_recipe(_likely(search, {} if network is None else {NETWORK: network}))
@@ -104,7 +116,7 @@ def _value(param: Param) -> Value:
 
 def _timed(search: Search, dataset: Dataset) -> dict[str, Any]:
     """Return the seconds of one training on each rung, by network, on one thread."""
-    before = torch.get_num_threads()
+    before, start = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)
     try:
         pacer, each, unknown = Pacer(), {}, {}
@@ -116,7 +128,13 @@ def _timed(search: Search, dataset: Dataset) -> dict[str, Any]:
                 unknown[name] = error.what
     finally:
         torch.set_num_threads(before)
-    return {"of": _key(search), "each": each, "unknown": unknown, "share": pacer.clock.share}
+    return {
+        "of": _key(search),
+        "each": each,
+        "unknown": unknown,
+        "share": pacer.clock.share,
+        "seconds": time.monotonic() - start,
+    }
 
 
 def _read(search: Search) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from flyweight.tune.edges import edges
 from flyweight.tune.forecast import predicted_seconds
 from flyweight.tune.search import Search
 from flyweight.tune.space import keys_of
+from flyweight.tune.spent import cost_of, weighing
 from flyweight.tune.suggest import as_study, directions_of
 from flyweight.tune.trials import (
     BRACKET,
@@ -69,6 +70,7 @@ def facts_of(
     best = next(iter(order), None)
     front = tuple(trial.number for trial in front_of(search, trials))
     rows = tuple(_trial_facts(search, trial) for trial in trials)
+    cost, (weighed, weighing_seconds) = cost_of(search, trials), weighing(trials)
     return TuningFacts(
         title=f"{search.name}: {search.recipe.name} tuned on {dataset.name}",
         data=f"{dataset.name}, {len(dataset):,} images, {len(dataset.classes)} classes",
@@ -87,7 +89,10 @@ def facts_of(
         edges=edges(search, order),
         image_passes=sum(row.images for row in rows),
         full_passes=search.ladder[-1].images,
-        train_seconds=sum(result.seconds for row in rows for result in row.results),
+        train_seconds=cost.measured.loading + cost.measured.computing + cost.unsplit_seconds,
+        cost=cost,
+        weighed=weighed,
+        weighing_seconds=weighing_seconds,
         predicted_seconds=predicted_seconds(search),
         ended=ended,
         recipe=str(search.out / RECIPE) if ended and best is not None else "",
@@ -97,7 +102,11 @@ def facts_of(
 
 def _trial_facts(search: Search, trial: FrozenTrial) -> TrialFacts:
     results = [
-        RungResult(rung=rung, **{key: found[key] for key in ("score", "images", "seconds", "done")})
+        RungResult(
+            rung=rung,
+            own_seconds=found.get("own_seconds"),
+            **{key: found[key] for key in ("score", "images", "seconds", "done")},
+        )
         for rung, found in sorted(rungs_of(search, trial).items())
     ]
     deaths = trial.user_attrs.get(DEATHS, ())

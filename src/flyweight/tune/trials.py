@@ -13,6 +13,7 @@ from flyweight.tune.search import Search
 from flyweight.tune.suggest import Seen, expected_at_full, leaders
 
 BRACKET, COSTS, EXCESS, CAUSE, DEATHS = "bracket", "costs", "excess", "cause", "deaths"
+FAILED, WEIGHING = "failed_seconds", "weighing_seconds"  # what a training that failed, and weighing, took
 RECIPE, RECIPES = "recipe.yaml", "recipes"  # the best; those of the front
 DISTURBED = "disturbed"  # its network was timed while other programs had the processor
 NO_BRACKET = -1  # over budget, or impossible: never trained
@@ -34,7 +35,8 @@ def front_file(out: Path, number: int) -> Path:
 
 
 def rung_key(rung: int) -> str:
-    """Return the attribute that holds a trial's result of a rung: score, val_accuracy, images, seconds, done."""
+    """Return the attribute that holds a trial's result of a rung: score, val_accuracy, images, seconds, own_seconds,
+    done."""
     return f"rung{rung}"
 
 

@@ -16,14 +16,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from flyweight.data.dataset import Dataset
 from flyweight.errors import BudgetError, ExportError, FlyweightError, ModelError, RecipeError, TrainingError
 from flyweight.measure.accuracy import METRICS, score
+from flyweight.report.cost import seconds_of
 from flyweight.train.answers import validation_logits
 from flyweight.train.loop import EpochDone
-from flyweight.train.run import Finished, run
+from flyweight.train.run import HISTORY, Finished, run
 from flyweight.train.trained import Trained
 from flyweight.tune.brackets import Add, Done, Step, Train, Wait, next_step, stopped
 from flyweight.tune.deaths import bury, epochs_here
 from flyweight.tune.search import Search
 from flyweight.tune.space import Value, keys_of
+from flyweight.tune.spent import Watch
 from flyweight.tune.stop import unlikely_to_improve
 from flyweight.tune.store import Store
 from flyweight.tune.suggest import STATE, Suggestion, directions_of, distribution, suggest
@@ -33,7 +35,9 @@ from flyweight.tune.trials import (
     COSTS,
     DISTURBED,
     EXCESS,
+    FAILED,
     NO_BRACKET,
+    WEIGHING,
     entrants_of,
     rung_key,
     seen_of,
@@ -137,7 +141,7 @@ def _add(search: Search, dataset: Dataset, store: Store, trials: list[FrozenTria
         return False
     values = keys_of(search.space.params, found.params)
     attributes: dict[str, Any] = {STATE: found.state, BRACKET: bracket}
-    state, number = TrialState.RUNNING, len(trials)
+    state, number, start = TrialState.RUNNING, len(trials), time.monotonic()
     try:
         recipe = search.trial_recipe(values)
         weighed = weigh_recipe(search, dataset, recipe) if search.weighs else Costs({}, disturbed=False)
@@ -152,6 +156,7 @@ def _add(search: Search, dataset: Dataset, store: Store, trials: list[FrozenTria
             attributes[BRACKET] = NO_BRACKET
             state = TrialState.PRUNED
             _refuse_hopeless(search, trials, costs)
+    attributes |= {WEIGHING: time.monotonic() - start} if search.weighs else {}
     constraints = {f"constraints:{key}": value for key, value in attributes.get(EXCESS, {}).items()}
     added = store.add(
         create_trial(
@@ -233,6 +238,7 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
     trained: Trained | None = None
     with store.beating(step.work) as lost:
         store.beat(step.work, epochs_here(search, step.number, step.rung))
+        watch = Watch(folder / HISTORY)
         try:
             recipe = rung.recipe(search.trial_recipe(values))
             for event in run(dataset, recipe, folder, device="cpu"):
@@ -242,18 +248,22 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
                     trained = event.trained
                 elif isinstance(event, EpochDone):
                     store.beat(step.work, int(event.row["epoch"]))
+                    watch.stop()
                     yield Looking(step)
+                    watch.go_on()
             assert trained is not None
             gave = _score(search, dataset, trained)
         except UNTRAINABLE as error:
             store.note(step.number, CAUSE, _cause(error))
+            store.note(step.number, FAILED, [*trial.user_attrs.get(FAILED, ()), watch.seconds()])
             store.end(step.number, TrialState.FAIL)
             return
-        result = {
+        result: dict[str, Any] = {
             "score": gave,
             "val_accuracy": trained.metrics["val_accuracy"],
             "images": rung.images,
             "seconds": trained.metrics["train_seconds"],
+            "own_seconds": seconds_of(trained.history),
             "done": time.time(),
         }
     store.report(step.number, rung.images, result["score"])
