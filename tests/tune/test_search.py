@@ -94,6 +94,17 @@ def test_the_same_command_changes_nothing_and_more_trials_go_on(data: Path, tmp_
     assert len(outcome(out)) == 5
 
 
+def test_a_grid_is_tried_whole_although_the_given_recipe_is_one_of_its_points(data: Path, tmp_path: Path) -> None:
+    space = {"params": [{"key": "batch_size", "choices": [32, 64]}, {"key": "label_smoothing", "choices": [0.0, 0.1]}]}
+    space |= {"fixed": {"model.name": "tiny_cnn_4", "ema_decay": None}}
+    out = tmp_path / "out"
+    assert run(command(data, out, "--sampler", "grid", "--trials", "9", "--stop", "none", space=space)) == 0
+    tried = [trial.values for trial in facts_in(out).trials]
+    assert sorted((one["batch_size"], one["label_smoothing"]) for one in tried) == [
+        (32, 0.0), (32, 0.1), (64, 0.0), (64, 0.1),
+    ]  # fmt: skip
+
+
 def test_what_breaks_the_budget_is_never_trained(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     space = with_params({"key": "model.args.width", "choices": [4, 32]})

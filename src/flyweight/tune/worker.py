@@ -28,7 +28,7 @@ from flyweight.tune.space import Value, keys_of
 from flyweight.tune.spent import Watch
 from flyweight.tune.stop import unlikely_to_improve
 from flyweight.tune.store import Store
-from flyweight.tune.suggest import STATE, Suggestion, directions_of, distribution, suggest
+from flyweight.tune.suggest import STATE, Seen, Suggestion, directions_of, distribution, suggest
 from flyweight.tune.trials import (
     BRACKET,
     CAUSE,
@@ -179,7 +179,7 @@ def _new_values(search: Search, trials: list[FrozenTrial], bracket: int) -> Sugg
     known = {repr(sorted(trial.params.items())) for trial in trials}
     seen, fixed = seen_of(search, trials), scientific_values(search, bracket)
     state = trials[-1].user_attrs.get(STATE) if trials else None
-    for again in range(REPEATS):
+    for again in range(REPEATS + len(search.queue)):
         sampler = search.sampler if again == 0 or search.sampler == "grid" else "random"
         found = suggest(
             search.space,
@@ -192,6 +192,8 @@ def _new_values(search: Search, trials: list[FrozenTrial], bracket: int) -> Sugg
         )
         if repr(sorted(found.params.items())) not in known:
             return found
+        if search.sampler == "grid":  # a point that the queue had: as one that is being trained, the next is another
+            seen = [*seen, Seen(found.params, None, system_attrs=found.system_attrs)]
     return None
 
 
