@@ -219,6 +219,7 @@ def tune(
     stop: str = "halving",
     begin: Sequence[str] = (),
     jobs: int = 1,
+    device: str = "cpu",
     engine: str = "local",
     seed: int = 0,
 ) -> TuningFacts:
@@ -240,6 +241,7 @@ def tune(
         stop: halving, hyperband or none.
         begin: Recipes, and folders of earlier searches, that are tried first.
         jobs: Workers, one core each.
+        device: What trains: cpu or cuda. Files are timed on the processor all the same.
         engine: local, or ray.
 
     Raises:
@@ -266,6 +268,7 @@ def tune(
         stop=stop,
         begin=begin,
         seed=seed,
+        device=device,
     )
     *_, facts = conduct(search, dataset, engine=engine, jobs=jobs, minutes=minutes)
     return facts
@@ -286,6 +289,7 @@ def compare(
     quarantine: Path | None = None,
     part: str = "test",
     jobs: int = 1,
+    device: str = "cpu",
 ) -> StudyFacts:
     """Return what training every network on every data set with every seed showed: accuracy, cost, and which differ.
 
@@ -303,6 +307,7 @@ def compare(
         quarantine: File that names images to leave out.
         part: test, or val where the outcome decides something.
         jobs: Runs at a time, one thread each.
+        device: What trains: cpu or cuda. Files are timed on the processor all the same.
 
     Raises:
         RecipeError: Fewer than two arms, more seeds than folds, or `out` has another study.
@@ -325,7 +330,7 @@ def compare(
         pretrained=pretrained,
         quarantine=quarantine,
     )
-    return _own(study, out, jobs)
+    return _own(study, out, jobs, device)
 
 
 def ablate(
@@ -343,6 +348,7 @@ def ablate(
     quarantine: Path | None = None,
     part: str = "test",
     jobs: int = 1,
+    device: str = "cpu",
 ) -> StudyFacts:
     """Return what training a recipe with and without each of its parts showed: which help, by how much.
 
@@ -359,6 +365,7 @@ def ablate(
         quarantine: File that names images to leave out.
         part: test, or val where the outcome decides something.
         jobs: Runs at a time, one thread each.
+        device: What trains: cpu or cuda. Files are timed on the processor all the same.
 
     Raises:
         RecipeError: An unknown design, factors that are none, more seeds than folds, or `out` has another study.
@@ -380,7 +387,7 @@ def ablate(
         part=part,
         quarantine=quarantine,
     )
-    return _own(study, out, jobs)
+    return _own(study, out, jobs, device)
 
 
 def reproduce(
@@ -393,6 +400,7 @@ def reproduce(
     arms: Sequence[str] = (),
     seeds: int | None = None,
     jobs: int = 1,
+    device: str = "cpu",
 ) -> StudyFacts:
     """Return what a shipped study found here; `out` holds its page and `report.json`.
 
@@ -406,6 +414,7 @@ def reproduce(
         arms: Only these, and those they need; (): the scale's.
         seeds: Runs of each arm; None: the scale's.
         jobs: Runs at a time, one thread each.
+        device: What trains: cpu or cuda. Files are timed on the processor all the same.
 
     Raises:
         RecipeError: There is no such study, scale, data set or arm, or `out` has another study.
@@ -416,16 +425,16 @@ def reproduce(
     from flyweight.studies.trial import Place
 
     chosen, size, order = plan_study(study, scale, seeds=seeds, datasets=datasets, arms=arms)
-    return _conducted(chosen, scale, size, order, Place(Path(data), Path(out)), jobs)
+    return _conducted(chosen, scale, size, order, Place(Path(data), Path(out), device), jobs)
 
 
-def _own(study: Study, out: Path | str, jobs: int) -> StudyFacts:
+def _own(study: Study, out: Path | str, jobs: int, device: str) -> StudyFacts:
     """Return what a study of the caller's own data found: it has one scale, and names its sources itself."""
     from flyweight.studies.study import trials
     from flyweight.studies.trial import Place
 
     size = study.scales["own"]
-    return _conducted(study, "own", size, trials(study, size), Place(Path(), Path(out)), jobs)
+    return _conducted(study, "own", size, trials(study, size), Place(Path(), Path(out), device), jobs)
 
 
 def _conducted(study: Study, scale: str, size: Scale, order: list[Trial], place: Place, jobs: int) -> StudyFacts:

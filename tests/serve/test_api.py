@@ -126,6 +126,17 @@ def test_health_readiness_and_metrics_answer(server: Server) -> None:
     assert b"flyweight_requests_total" in get(server, "/metrics").body
 
 
+def test_the_schema_says_what_a_request_is_and_what_its_answers_hold(server: Server) -> None:
+    asked = get(server, "/openapi.json").json["paths"]["/predict"]["post"]
+    assert {"application/octet-stream", "multipart/form-data"} == set(asked["requestBody"]["content"])
+    assert {"200", "400", "408", "413", "422", "429", "503"} <= set(asked["responses"])
+    answers = {status: one["content"]["application/json"]["schema"] for status, one in asked["responses"].items()}
+    good, bad = post(server, png(picture(2, 90, seed=4))), post(server, b"no image")
+    assert set(good.json) == set(answers["200"]["properties"])
+    assert set(good.json["top"][0]) == set(answers["200"]["properties"]["top"]["items"]["properties"])
+    assert set(bad.json) == set(answers[str(bad.status)]["properties"])
+
+
 def test_more_than_the_rate_gets_429_and_when_to_come_back(bundle: Path) -> None:
     async def many(port: int) -> list[Answer]:
         content = png(picture(0))

@@ -11,12 +11,13 @@ from tests.studies.small import small_mnist
 
 from flyweight.cli import run
 from flyweight.cli.studying import in_words
+from flyweight.errors import RecipeError
 from flyweight.report.study import StudyFacts, render_study
 from flyweight.studies.analyse import analyse
 from flyweight.studies.compared import comparison
 from flyweight.studies.forecast import PREDICTED, ArmForecast, Forecast, foresee
 from flyweight.studies.predict import Predictor
-from flyweight.studies.schedule import TrialDone, run_trials
+from flyweight.studies.schedule import Running, TrialDone, run_trials
 from flyweight.studies.study import Arm, Study, Subset, Tune, load_study, trials
 from flyweight.studies.trial import Place
 from flyweight.train import pace
@@ -155,3 +156,53 @@ def test_an_hour_or_more_is_told_in_hours_and_in_minutes() -> None:
     split = "0.50 loading, 5.00 computing, 0.50 validating"
     assert lines[0] == f"predicted: 6.00 core-hours (360 core-minutes) for 3 runs: {split}"
     assert lines[1].startswith("  3.00 hours with 2 at a time")
+
+
+def test_the_device_that_trains_is_asked_for_and_one_folder_has_one_kind(tmp_path: Path) -> None:
+    study, place = small_study(seeds=1), Place(Path(), tmp_path, "cpu:0")  # the processor, by another name
+    size = study.scales["own"]
+    order = trials(study, size)
+    assert any(isinstance(event, TrialDone) for event in run_trials(study, size, order[:1], place, jobs=1))
+    assert load_recipe(place.of(order[0]) / "run" / "recipe.resolved.yaml").settled().device == "cpu:0"
+    with pytest.raises(RecipeError, match="differs in: device"):
+        foresee(study, size, order, Place(Path(), tmp_path))
+
+
+def test_what_a_gpu_took_is_said_in_its_hours(tmp_path: Path) -> None:
+    """Written down as a GPU would leave it: there is none here."""
+    study, place = small_study(seeds=1), Place(Path(), tmp_path, "cuda")
+    size = study.scales["own"]
+    order = trials(study, size)
+    for event in run_trials(study, size, order, Place(Path(), tmp_path), jobs=1):
+        assert isinstance(event, TrialDone | Running)
+    facts = analyse(study, "own", order, place)
+    cost = facts.cost
+    assert cost is not None
+    assert (cost.unit, cost.spent(cost.measured)) == ("GPU", cost.measured.total)
+    assert facts.conditions.details["training cost"].endswith("GPU-minutes over all runs, trained on cuda")
+    page = render_study(facts)
+    assert "GPU-hours" in page
+    assert "one thread a run, no GPU" not in page
+    each = {"loading": 60.0, "computing": 120.0, "validating": 0.0, "core": 0.0}
+    lines = in_words(Forecast((ArmForecast("sample", "tiny_cnn_4", 2, each, measured=False),), device="cuda"), jobs=1)
+    assert lines[0] == "predicted: 6.00 GPU-minutes for 2 runs: 2.00 loading, 4.00 computing, 0.00 validating"
+    assert "as long on cuda with several at a time" in lines[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reproduce", "tiny_cnn", "--scale", "smoke"],
+        ["compare", "sample", "--models", "tiny_cnn_4,tiny_cnn_8"],
+        ["tune", "sample"],
+    ],
+)
+def test_a_gpu_that_is_not_there_is_an_error_and_nothing_is_begun(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_mnist(tmp_path / "data")
+    more = ["--data", str(tmp_path / "data")] if words[0] == "reproduce" else []
+    assert run([*words, *more, "--device", "cuda", "--out", str(tmp_path / "out")]) == 1
+    assert "torch cannot use the device 'cuda'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

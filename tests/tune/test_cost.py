@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from flyweight.report.cost import SecondsFacts
 from flyweight.report.tuning import TuningFacts, render_tuning
 from flyweight.runtime.energy import EnergyMeter
 from flyweight.tune import conduct
+from flyweight.tune.forecast import Forecast, in_words
 from flyweight.tune.plan import plan_search
 from flyweight.tune.search import Search, Source
 from flyweight.tune.spent import cost_of, weighing
@@ -127,3 +129,15 @@ def test_what_an_earlier_version_kept_as_a_sum_is_told_apart(search: Search) -> 
 
 def test_trials_that_broke_the_budget_were_weighed_too() -> None:
     assert weighing([trial_with(weighing_seconds=2.0), trial_with(weighing_seconds=0.5), trial_with()]) == (2, 2.5)
+
+
+def test_a_search_on_a_gpu_costs_its_hours_and_is_another_search(search: Search) -> None:
+    on_gpu = dataclasses.replace(search, device="cuda")
+    dataset = search.source.load()
+    assert on_gpu.facts(dataset) == {**search.facts(dataset), "device": "cuda"}
+    split = {"loading": 1.0, "computing": 2.0, "validating": 3.0, "core": 5.0}
+    known = {"score": 0.5, "images": 1, "seconds": 3.0, "done": 1.0, "own_seconds": split}
+    cost = cost_of(on_gpu, [trial_with(**{rung_key(0): known})])
+    assert (cost.unit, cost.spent(cost.measured)) == ("GPU", 6.0)
+    forecast = Forecast((2,), 100, {"computing": 120.0}, {"tiny_cnn_4": 120.0}, {}, 1.0, "cuda")
+    assert in_words(forecast, jobs=1)[0].startswith("predicted: 2.0 GPU-minutes for 2 trainings of 100 image passes")

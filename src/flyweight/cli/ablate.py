@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight.cli.progress import need_train_extra
-from flyweight.cli.studying import run_study
+from flyweight.cli.studying import Jobs, TrainOn, run_study
 from flyweight.errors import RecipeError
-from flyweight.runtime.environment import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +57,8 @@ def ablate(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be run and what it could find, and end.")
     ] = False,
-    jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,
+    jobs: Jobs = None,
+    device: TrainOn = "cpu",
     out: Annotated[Path, typer.Option(help="Folder; the same command continues it.")] = Path("runs/ablate"),
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json at the end.")] = False,
 ) -> None:
@@ -96,7 +96,7 @@ def ablate(
     if not as_json or plan:
         print(_planned(len(study.arms), count, len(order), images, tests, assumed))
     if not plan:
-        run_study(study, "own", size, order, Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
+        run_study(study, "own", size, order, Place(Path(), out, device), jobs=jobs, as_json=as_json)
 
 
 def _images(data: Sequence[str], recipe: Recipe, quarantine: Path | None, part: str, per_class: int | None) -> int:

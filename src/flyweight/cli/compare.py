@@ -9,9 +9,8 @@ import typer
 
 from flyweight.cli.lists import numbers
 from flyweight.cli.progress import need_train_extra
-from flyweight.cli.studying import run_study
+from flyweight.cli.studying import Jobs, TrainOn, run_study
 from flyweight.errors import RecipeError
-from flyweight.runtime.environment import usable_cores
 
 if TYPE_CHECKING:
     from flyweight.studies.study import Subset
@@ -47,7 +46,8 @@ def compare(
         Path | None, typer.Option(help="Leave out the images named in this file, one a line.")
     ] = None,
     part: Annotated[str, typer.Option(help="Compare on test, or on val where the outcome decides something.")] = "test",
-    jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,
+    jobs: Jobs = None,
+    device: TrainOn = "cpu",
     out: Annotated[Path, typer.Option(help="Folder; the same command continues it.")] = Path("runs/compare"),
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json at the end.")] = False,
 ) -> None:
@@ -78,7 +78,7 @@ def compare(
         quarantine=quarantine,
     )
     size = study.scales["own"]
-    run_study(study, "own", size, trials(study, size), Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
+    run_study(study, "own", size, trials(study, size), Place(Path(), out, device), jobs=jobs, as_json=as_json)
 
 
 def _sizes(classes: int | None, per_class: str | None, fraction: str | None) -> list[Subset]:

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from flyweight.cli.progress import need_train_extra
-from flyweight.cli.studying import predict_study, run_study
+from flyweight.cli.studying import Jobs, TrainOn, predict_study, run_study
 from flyweight.errors import DataError
-from flyweight.runtime.environment import usable_cores
 
 
 def reproduce(
@@ -30,7 +29,8 @@ def reproduce(
         str, typer.Option(help="smoke: a minute or two; cpu: hours of one core; full: all images, long.")
     ] = "cpu",
     seeds: Annotated[int | None, typer.Option(help="Runs of each arm; default: the scale's.", min=1)] = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,
+    jobs: Jobs = None,
+    device: TrainOn = "cpu",
     out: Annotated[Path | None, typer.Option(help="Folder of the study; default: runs/STUDY-SCALE.")] = None,
     predict: Annotated[
         bool, typer.Option("--predict", help="Print what the runs will cost, from a few timed steps, and stop.")
@@ -47,11 +47,11 @@ def reproduce(
     from flyweight.studies.trial import Place
 
     chosen, size, order = plan_study(study, scale, seeds=seeds, datasets=dataset or (), arms=arm or ())
-    place = Place(_data_folder(data), out or Path("runs") / f"{study}-{scale}")
+    place = Place(_data_folder(data), out or Path("runs") / f"{study}-{scale}", device)
     if predict:
-        predict_study(chosen, size, order, place, jobs=jobs or usable_cores(), as_json=as_json)
+        predict_study(chosen, size, order, place, jobs=jobs, as_json=as_json)
     else:
-        run_study(chosen, scale, size, order, place, jobs=jobs or usable_cores(), as_json=as_json)
+        run_study(chosen, scale, size, order, place, jobs=jobs, as_json=as_json)
 
 
 def _data_folder(given: Path | None) -> Path:

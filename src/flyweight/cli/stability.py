@@ -10,8 +10,7 @@ import typer
 
 from flyweight.cli.lists import numbers
 from flyweight.cli.progress import Bars, need_train_extra
-from flyweight.cli.studying import run_study
-from flyweight.runtime.environment import usable_cores
+from flyweight.cli.studying import Jobs, TrainOn, run_study
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Which learning rates train, which are slow, which diverge."
@@ -40,7 +39,8 @@ def map_(
     classes: Annotated[int | None, typer.Option(help="Use the first so many classes.", min=2)] = None,
     per_class: Annotated[int | None, typer.Option(help="Use so many training images a class (nested).", min=2)] = None,
     quarantine: Quarantine = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs at a time, one thread each; default: cores.", min=1)] = None,
+    jobs: Jobs = None,
+    device: TrainOn = "cpu",
     out: Annotated[Path, typer.Option(help="Folder; the same command continues it.")] = Path("runs/stability"),
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json at the end.")] = False,
 ) -> None:
@@ -67,7 +67,7 @@ def map_(
         quarantine=quarantine,
     )
     size = study.scales["own"]
-    run_study(study, "own", size, trials(study, size), Place(Path(), out), jobs=jobs or usable_cores(), as_json=as_json)
+    run_study(study, "own", size, trials(study, size), Place(Path(), out, device), jobs=jobs, as_json=as_json)
 
 
 @app.command("range")

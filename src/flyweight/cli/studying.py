@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from flyweight.cli.progress import Bars
+from flyweight.runtime.environment import is_cpu, usable_cores
 
 if TYPE_CHECKING:
     from flyweight.report.rankings import RankingFacts
@@ -18,25 +21,38 @@ if TYPE_CHECKING:
     from flyweight.studies.trial import Place
 
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(help="Runs at a time, one thread each; default: cores, or one with a GPU.", min=1),
+]
+TrainOn = Annotated[
+    str, typer.Option("--device", help="What trains: cpu or cuda. Files are timed on the processor all the same.")
+]
+
+
 def run_study(
-    study: Study, scale: str, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int, as_json: bool
+    study: Study, scale: str, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int | None, as_json: bool
 ) -> None:
     """Run every trial that is not finished, with bars, and print what the study found.
+
+    Args:
+        jobs: Runs at a time; None: one a core, or one where a GPU trains.
 
     Raises:
         FlyweightError: A trial failed; the others are finished and in the report.
     """
     from flyweight.studies.conduct import Pace, conduct
 
+    at_once = jobs_on(place.device, jobs)
     pace = Pace(study, size, len(order))
     with Bars(quiet=as_json) as bars:
 
         def tell(event: Event) -> None:
             pace.see(event)
-            for line in _shown(event, bars, pace, jobs):
+            for line in _shown(event, bars, pace, at_once):
                 bars.say(line)
 
-        found = conduct(study, scale, size, order, place, jobs=jobs, tell=tell)
+        found = conduct(study, scale, size, order, place, jobs=at_once, tell=tell)
     if as_json:
         print(json.dumps(found.facts.model_dump(mode="json")))
     else:
@@ -46,13 +62,21 @@ def run_study(
         raise found.errors[0]
 
 
-def predict_study(study: Study, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int, as_json: bool) -> None:
+def jobs_on(device: str, jobs: int | None) -> int:
+    """Return how many trainings run at a time where nothing is asked for: one a core, or one where a GPU trains."""
+    return jobs or (usable_cores() if is_cpu(device) else 1)
+
+
+def predict_study(
+    study: Study, size: Scale, order: Sequence[Trial], place: Place, *, jobs: int | None, as_json: bool
+) -> None:
     """Print what the runs that are left would cost, arm by arm."""
     from flyweight.studies.forecast import foresee
 
     with Bars(quiet=as_json) as bars:
         forecast = foresee(study, size, order, place, say=bars.say)
-    print(json.dumps(forecast.to_json()) if as_json else "\n".join(in_words(forecast, jobs, arms=True)))
+    at_once = jobs_on(place.device, jobs)
+    print(json.dumps(forecast.to_json()) if as_json else "\n".join(in_words(forecast, at_once, arms=True)))
 
 
 def in_words(forecast: Forecast, jobs: int, *, arms: bool = False) -> list[str]:
@@ -65,9 +89,9 @@ def in_words(forecast: Forecast, jobs: int, *, arms: bool = False) -> list[str]:
     if forecast.runs:
         found += _total_in_words(forecast, jobs)
     if forecast.probes_seconds:
+        where = f", with {100 * forecast.share:.0f} % of a core beside what else ran" if is_cpu(forecast.device) else ""
         found.append(
-            f"  timed a few steps of each distinct network on one thread in {forecast.probes_seconds:.0f} s, with "
-            f"{100 * forecast.share:.0f} % of a core beside what else ran"
+            f"  timed a few steps of each distinct network on one thread in {forecast.probes_seconds:.0f} s{where}"
         )
     found += [f"not predicted: {name}: {why}" for name, why in forecast.unknown.items()]
     return found or (["nothing is left to run"] if arms else [])
@@ -77,11 +101,15 @@ def _total_in_words(forecast: Forecast, jobs: int) -> list[str]:
     total = sum(forecast.seconds.values())
     unit, name = (3600.0, "hours") if total >= 3600 else (60.0, "minutes")
     split = ", ".join(f"{seconds / unit:.2f} {key}" for key, seconds in forecast.seconds.items())
-    also = f" ({total / 60:.0f} core-minutes)" if name == "hours" else ""
+    of = "core" if is_cpu(forecast.device) else "GPU"
+    also = f" ({total / 60:.0f} {of}-minutes)" if name == "hours" else ""
+    if is_cpu(forecast.device):
+        last = f"{total / unit / jobs:.2f} {name} with {jobs} at a time, if each has a core of its own; no GPU"
+    else:
+        last = f"as long on {forecast.device} with several at a time, if each keeps it busy"
     return [
-        f"predicted: {total / unit:.2f} core-{name}{also} for {forecast.runs} runs: {split}",
-        f"  {total / unit / jobs:.2f} {name} with {jobs} at a time, if each has a core of its own; no GPU; scoring and "
-        "timing of files not included",
+        f"predicted: {total / unit:.2f} {of}-{name}{also} for {forecast.runs} runs: {split}",
+        f"  {last}; scoring and timing of files not included",
     ]
 
 
@@ -149,9 +177,10 @@ def _print(facts: StudyFacts) -> None:
     if facts.cost and facts.cost.both_runs:
         before, after = facts.cost.both_predicted, facts.cost.both_measured
         print(
-            f"\n{facts.cost.both_runs} runs: {before.total / 60:.1f} core-minutes predicted, {after.core / 60:.1f} "
-            f"measured; by the clock {after.total / 60:.1f} ({after.loading / 60:.1f} loading, "
-            f"{after.computing / 60:.1f} computing, {after.validating / 60:.1f} validating)"
+            f"\n{facts.cost.both_runs} runs: {before.total / 60:.1f} {facts.cost.unit}-minutes predicted, "
+            f"{facts.cost.spent(after) / 60:.1f} measured; by the clock {after.total / 60:.1f} "
+            f"({after.loading / 60:.1f} loading, {after.computing / 60:.1f} computing, "
+            f"{after.validating / 60:.1f} validating)"
         )
     if facts.diverged:
         print(f"\n{len(facts.diverged)} runs diverged, or need one that did: {', '.join(facts.diverged)}")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flyweight.cli.progress import Bars, need_train_extra
+from flyweight.cli.studying import TrainOn, jobs_on
 from flyweight.errors import MissingExtraError
 from flyweight.measure.budget import show
-from flyweight.runtime.environment import usable_cores
 
 if TYPE_CHECKING:
     from flyweight.data.dataset import Dataset
@@ -53,7 +53,10 @@ def tune(
     group: Annotated[str | None, typer.Option(help="Column or pattern that keeps images together.")] = None,
     quarantine: Annotated[Path | None, typer.Option(help="Leave out the images named in this file.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the files that are timed.", min=1)] = 1,
-    jobs: Annotated[int | None, typer.Option(help="Workers, one core each; default: cores.", min=1)] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Workers, one core each; default: cores, or one with a GPU.", min=1)
+    ] = None,
+    device: TrainOn = "cpu",
     engine: Annotated[str, typer.Option(help="local, or ray.")] = "local",
     storage: Annotated[
         str | None, typer.Option(help="Database URL; default: sqlite in OUT. With PostgreSQL machines share a search.")
@@ -105,8 +108,9 @@ def tune(
         name=name,
         seed=seed,
         out=out,
+        device=device,
     )
-    workers = jobs or usable_cores()
+    workers = jobs_on(device, jobs)
     if predict:
         _predict(search, dataset, workers, as_json)
         return
@@ -151,11 +155,11 @@ def _predict(search: Search, dataset: Dataset, jobs: int, as_json: bool) -> None
 
 def _cost(facts: TuningFacts, cost: CostFacts) -> Iterator[str]:
     """Yield what the search took, in minutes, beside what was predicted of it."""
-    yield f"took: {cost.measured_runs} trainings, {_minutes(cost.measured)}"
+    yield f"took: {cost.measured_runs} trainings, {_minutes(cost, cost.measured)}"
     if cost.both_runs:
-        yield f"  predicted of {cost.both_runs} of them: {_minutes(cost.both_predicted)}"
+        yield f"  predicted of {cost.both_runs} of them: {_minutes(cost, cost.both_predicted)}"
     if cost.predicted_runs:
-        yield f"  predicted of all {cost.predicted_runs}: {_minutes(cost.predicted)}"
+        yield f"  predicted of all {cost.predicted_runs}: {_minutes(cost, cost.predicted)}"
     if cost.unsplit_runs:
         yield f"  {cost.unsplit_runs} more, of an earlier version: {cost.unsplit_seconds / 60:.2f} without validating"
     if facts.weighed:
@@ -166,9 +170,9 @@ def _cost(facts: TuningFacts, cost: CostFacts) -> Iterator[str]:
         yield "  energy: this machine does not tell"
 
 
-def _minutes(seconds: SecondsFacts) -> str:
+def _minutes(cost: CostFacts, seconds: SecondsFacts) -> str:
     parts = ", ".join(f"{getattr(seconds, key) / 60:.2f} {key}" for key in ("loading", "computing", "validating"))
-    return f"{seconds.core / 60:.2f} core-minutes; by the clock {parts}"
+    return f"{cost.spent(seconds) / 60:.2f} {cost.unit}-minutes; by the clock {parts}"
 
 
 def _print(facts: TuningFacts, search: Search, data: str) -> None:

@@ -8,15 +8,16 @@ from typing import Annotated
 from pydantic import Field
 
 from flyweight.report.facts import Count, Fact
+from flyweight.runtime.environment import CPU, is_cpu
 
 NonNegative = Annotated[float, Field(ge=0.0)]
 
 
 class SecondsFacts(Fact):
-    """Seconds of one thread: waiting for batches, computing (and whatever else the loop does), validating.
+    """Seconds of one training: waiting for batches, computing (and whatever else the loop does), validating.
 
     Attributes:
-        core: Of the processor in all of them; what is predicted is nothing else.
+        core: Of the processor in all of them; what is predicted is nothing else, and 0 where a GPU trains.
     """
 
     loading: NonNegative = 0.0
@@ -53,9 +54,10 @@ class ArmCostFacts(Fact):
 
 
 class CostFacts(Fact):
-    """Core-seconds of training, without scoring, exporting and timing the files.
+    """Seconds of training, without scoring, exporting and timing the files: of cores, or by the clock of a GPU.
 
     Attributes:
+        device: What trained, as torch names it.
         runs: Those of the study; `predicted` is of `predicted_runs` of them.
         measured: Of the `measured_runs` finished ones, those that diverged included. `unsplit_runs` were run by a
             version that kept only the sum of loading and computing.
@@ -66,6 +68,7 @@ class CostFacts(Fact):
         energy_calls: How many calls could tell, and how many there were.
     """
 
+    device: str = CPU
     runs: Count
     predicted_runs: Count
     predicted: SecondsFacts
@@ -81,3 +84,12 @@ class CostFacts(Fact):
     joules: float | None = None
     energy_calls: tuple[int, int] = (0, 0)
     arms: tuple[ArmCostFacts, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """What its hours are of: core or GPU."""
+        return "core" if is_cpu(self.device) else "GPU"
+
+    def spent(self, seconds: SecondsFacts) -> float:
+        """Return the seconds of that unit: of cores, or by the clock while a GPU was taken."""
+        return seconds.core if is_cpu(self.device) else seconds.total

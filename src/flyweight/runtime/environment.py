@@ -18,6 +18,14 @@ PACKAGES = (
 )  # fmt: skip
 
 
+CPU = "cpu"
+
+
+def is_cpu(device: str) -> bool:
+    """Return True where a device, as torch names it, is the processor."""
+    return device.split(":")[0] == CPU
+
+
 def environment() -> dict[str, Any]:
     """Return what a number depends on. Nothing is imported for it, and no host or user name is in it."""
     return {

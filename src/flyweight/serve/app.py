@@ -26,6 +26,7 @@ from flyweight.runtime.preprocess import size_of
 from flyweight.serve.batching import Batcher
 from flyweight.serve.limits import MB, MORE, Gate, Limits, Pool, Rates, Share, busy
 from flyweight.serve.metrics import CONTENT_TYPE, Metrics
+from flyweight.serve.schema import PREDICT_ANSWERS, PREDICT_BODY
 from flyweight.serve.upload import Upload
 
 LOG = logging.getLogger("flyweight.serve")
@@ -131,7 +132,7 @@ def make_app(predictor: Predictor, limits: Limits, page: str | None = None) -> F
     app.state.service = service
     _explain(app)
 
-    @app.post("/predict")
+    @app.post("/predict", openapi_extra=PREDICT_BODY, responses=PREDICT_ANSWERS)
     async def predict(request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = 5) -> JSONResponse:
         """Classify the image in the body: its bytes, or a form with one file."""
         return await _counted(service, request, top_k)

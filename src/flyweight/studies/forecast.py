@@ -14,12 +14,13 @@ from typing import Any
 
 from flyweight.errors import FlyweightError, TrainingError
 from flyweight.files import write_json
-from flyweight.runtime.environment import environment
+from flyweight.runtime.environment import CPU, environment, is_cpu
 from flyweight.studies.made_by import check_code
 from flyweight.studies.schedule import one_thread
 from flyweight.studies.study import Scale, Study, Trial
 from flyweight.studies.trial import Place, claim
 from flyweight.train.pace import SECONDS, total_seconds
+from flyweight.train.run import check_device
 
 PREDICTED = "predicted.json"
 Seconds = dict[str, float]
@@ -51,12 +52,14 @@ class Forecast:
         unknown: Why those of the others are not, by "dataset/arm".
         probes_seconds: What timing the steps took in this call; 0 where nothing was timed.
         share: Of a core that they got, beside what else ran on the machine.
+        device: What trains: seconds are of a core, or by the clock of a GPU.
     """
 
     arms: tuple[ArmForecast, ...]
     unknown: dict[str, str] = field(default_factory=dict)
     probes_seconds: float = 0.0
     share: float = 1.0
+    device: str = CPU
 
     @property
     def runs(self) -> int:
@@ -65,14 +68,15 @@ class Forecast:
 
     @property
     def seconds(self) -> Seconds:
-        """Seconds of all of them, on one thread each, by what they go in."""
+        """Seconds of all of them, by what they go in."""
         found = total_seconds({key: arm.runs * arm.each[key] for key in SECONDS} for arm in self.arms)
         return {key: found[key] for key in SECONDS}
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
         arms = [{**vars(arm), "each": dict(arm.each)} for arm in self.arms]
-        return {"runs": self.runs, "seconds": self.seconds, "arms": arms, "unknown": self.unknown}
+        left = {"runs": self.runs, "seconds": self.seconds, "arms": arms}
+        return {**left, "unknown": self.unknown, "device": self.device}
 
 
 def foresee(
@@ -87,7 +91,9 @@ def foresee(
 
     Raises:
         RecipeError: The folder holds another study, or runs by other code.
+        TrainingError: torch cannot use the device.
     """
+    check_device(place.device)
     claim(study, scale, place)
     check_code(study, order, place)
     results = {trial: place.result(trial) for trial in order}
@@ -110,7 +116,8 @@ def foresee(
         for key, runs in left.items()
         if key in each
     )
-    return Forecast(arms, {key: known["unknown"].get(key, "") for key in left if key not in each}, took, share)
+    unknown = {key: known["unknown"].get(key, "") for key in left if key not in each}
+    return Forecast(arms, unknown, took, share, place.device)
 
 
 def _same_arm(one: Trial, trial: Trial, results: Mapping[Trial, Any]) -> bool:
@@ -164,11 +171,20 @@ def _time_arms(study: Study, scale: Scale, asked: Sequence[Trial], place: Place)
     return found, failed, predictor.pacer.clock.share
 
 
+def _machine(device: str) -> str:
+    """Return the name of the processor, or of the GPU."""
+    if is_cpu(device):
+        return str(environment()["cpu"])
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def _written(
     known: dict[str, Any], found: dict[str, Seconds], failed: dict[str, str], took: float, share: float, place: Place
 ) -> dict[str, Any]:
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    probe = {"date": date, "machine": environment()["cpu"], "arms": len(found), "seconds": round(took, 1)}
+    probe = {"date": date, "machine": _machine(place.device), "arms": len(found), "seconds": round(took, 1)}
     probe |= {"share": round(share, 3)}
     content = {
         "arms": {**found, **known["arms"]},  # what was said first stays

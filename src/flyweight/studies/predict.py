@@ -20,7 +20,7 @@ class Predictor:
 
     def __init__(self, study: Study, scale: Scale, place: Place) -> None:
         self.study, self.scale, self.place = study, scale, place
-        self.pacer = Pacer()
+        self.pacer = Pacer(place.device)
         self._datasets: dict[str, Dataset] = {}
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
 

@@ -1,4 +1,4 @@
-"""What a study has cost: core-hours of training beside those predicted, and energy where the machine tells."""
+"""What a study has cost: hours of cores or GPU beside those predicted, and energy where the machine tells."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from flyweight.report.cost import ArmCostFacts, CostFacts, SecondsFacts
 from flyweight.runtime.energy import energy_of
+from flyweight.runtime.environment import is_cpu
 from flyweight.studies.forecast import arm_key, measured, read_predicted
 from flyweight.studies.study import Study, Trial
 from flyweight.studies.trial import Place
@@ -21,6 +22,7 @@ def costs(study: Study, wanted: Sequence[Trial], results: Mapping[Trial, dict[st
     both = [trial for trial in split if arm_key(trial) in predicted and "diverged" not in results[trial]]
     joules, calls = energy_of(place.out)
     return CostFacts(
+        device=place.device,
         runs=len(wanted),
         predicted_runs=sum(arm_key(trial) in predicted for trial in wanted),
         predicted=_facts(total_seconds(predicted[arm_key(t)] for t in wanted if arm_key(t) in predicted)),
@@ -58,7 +60,8 @@ def _facts(seconds: Mapping[str, float]) -> SecondsFacts:
 def spent(cost: CostFacts) -> dict[str, str]:
     """Return the cost of a study in words, for its conditions."""
     minutes = (cost.measured.loading + cost.measured.computing + cost.unsplit_seconds) / 60
-    found = {"training cost": f"{minutes:,.1f} core-minutes over all runs, one thread each; no GPU"}
+    on = "one thread each; no GPU" if is_cpu(cost.device) else f"trained on {cost.device}"
+    found = {"training cost": f"{minutes:,.1f} {cost.unit}-minutes over all runs, {on}"}
     known, calls = cost.energy_calls
     if cost.joules is not None:
         note = "" if known == calls else f" ({known} of {calls} calls)"

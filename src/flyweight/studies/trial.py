@@ -34,6 +34,7 @@ from flyweight.measure.convergence import convergence
 from flyweight.models.architecture import Architecture, fold
 from flyweight.models.weights import load_weights
 from flyweight.report.cost import seconds_of
+from flyweight.runtime.environment import CPU
 from flyweight.studies.study import Scale, Study, Trial, recipe_of, tries_of
 from flyweight.train.divergence import Diverged
 from flyweight.train.loop import predict_logits
@@ -49,10 +50,17 @@ RESULT, CORRECT, RUN, TRIES, MODEL, CLAIM = "result.json", "correct.npy", "run",
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study runs: `data` is the folder of the data sets, `out` the study's own."""
+    """Where a study runs.
+
+    Attributes:
+        data: Folder of the data sets.
+        out: The study's own.
+        device: What trains, as torch names it. Files are timed on the processor all the same.
+    """
 
     data: Path
     out: Path
+    device: str = CPU
 
     def of(self, trial: Trial) -> Path:
         """Return the folder of a trial."""
@@ -79,12 +87,12 @@ def claim(study: Study, scale: Scale, place: Place) -> None:
     content["scale"] = scale.model_dump(mode="json", exclude={"seeds", "seeds_of", "datasets", "arms"})
     for arm in content["arms"].values():
         del arm["published"]  # what is said of it elsewhere changes no trial
-    content = _known(content)
+    content = {**_known(content), "device": place.device}
     file = place.out / CLAIM
     if not file.is_file():
         write_json(file, content)
         return
-    there = _known(json.loads(file.read_text("utf-8")))
+    there = {"device": CPU, **_known(json.loads(file.read_text("utf-8")))}  # older ones know no other
     differ = [key for key in content if _differ(there.get(key), content[key], parts=key in ("arms", "datasets"))]
     if differ:
         raise RecipeError(
@@ -133,11 +141,11 @@ def run_trial(study: Study, scale: Scale, trial: Trial, place: Place) -> dict[st
     about = {"dataset": trial.dataset, "arm": trial.arm, "seed": trial.seed, "fingerprint": dataset.fingerprint()}
     about |= {"classes": len(dataset.classes), "train_images": len(prepared.split.train)}
     about |= {"class_names": list(dataset.classes)}
-    recipe, effort = _tuned(study, scale, trial, recipe, prepared, folder)
+    recipe, effort = _tuned(study, scale, trial, recipe, prepared, place)
     tries_macs = (before or {}).get("tries_macs", 0.0) + sum(one["train_macs"] for one in effort)
     about |= {"tries_macs": tries_macs, "trained_as": _trained_as(study, trial, recipe, place)}
     try:
-        trained = train_and_wait(dataset, recipe, folder / RUN, device="cpu", initial=start)
+        trained = train_and_wait(dataset, recipe, folder / RUN, device=place.device, initial=start)
     except Diverged as error:
         lost = {**about, **_diverged(error, folder / RUN), "tuning": effort, "date": _now()}
         lost["train_macs"] += tries_macs
@@ -297,25 +305,25 @@ def load_part(study: Study, scale: Scale, trial: Trial, recipe: Recipe, place: P
 
 
 def _tuned(
-    study: Study, scale: Scale, trial: Trial, recipe: Recipe, prepared: Prepared, folder: Path
+    study: Study, scale: Scale, trial: Trial, recipe: Recipe, prepared: Prepared, place: Place
 ) -> tuple[Recipe, list[dict[str, Any]]]:
     """Run the arm's own search, judged on validation; return the best try's recipe, and what each run was and gave."""
-    tune, effort, best = study.arms[trial.arm].tune, [], -1.0
+    tune, effort, best, folder = study.arms[trial.arm].tune, [], -1.0, place.of(trial)
     chosen, dataset, images = recipe, prepared.dataset, len(prepared.split.train)
     for number, tried in enumerate(tries_of(study, scale, trial, recipe)):
         assert tune is not None
         short = tried.model_copy(update={"epochs": tune.epochs, "name": f"{recipe.name}, try {number + 1}"})
-        found = _try(dataset, short, images, folder / TRIES / str(number))
+        found = _try(dataset, short, images, folder / TRIES / str(number), place.device)
         effort.append({"change": tune.tries[number], **found})
         if found["val_accuracy"] is not None and found["val_accuracy"] > best:
             best, chosen = found["val_accuracy"], tried
     return chosen, effort
 
 
-def _try(dataset: Dataset, short: Recipe, images: int, folder: Path) -> dict[str, Any]:
+def _try(dataset: Dataset, short: Recipe, images: int, folder: Path, device: str) -> dict[str, Any]:
     """Train one try; `val_accuracy` is None where it diverged."""
     try:
-        trained = train_and_wait(dataset, short, folder, device="cpu")
+        trained = train_and_wait(dataset, short, folder, device=device)
     except Diverged as error:
         lost = _diverged(error, folder)
         passes = lost["epochs"] * min(images, short.epoch_images or images)

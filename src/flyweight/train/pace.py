@@ -1,10 +1,10 @@
 """What a training will take, before it is trained: a few timed steps of its network on its batches.
 
 Every distinct network is built once for each way of training (batch, optimizer, frozen layers) and makes some passes
-over real batches, about two seconds of them, on one thread; making batches and answering validation images are timed
-apart. Per image that is multiplied by the images of a run. Time is the processor's, so that other work on the
-machine is not in it, and how much of a core there was is told beside it. Early stopping is not foreseen: a run with
-patience may be shorter.
+over real batches, about two seconds of them, on one thread or on the GPU; making batches and answering validation
+images are timed apart. Per image that is multiplied by the images of a run. Time is the processor's, so that other work
+on the machine is not in it, and how much of a core there was is told beside it; with a GPU it is the clock's. Early
+stopping is not foreseen: a run with patience may be shorter.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from flyweight.data.batches import Batches
+from flyweight.runtime.environment import CPU, is_cpu
 from flyweight.train.heap import keep_freed_memory
 from flyweight.train.loop import Stepper
 from flyweight.train.prepare import Prepared
@@ -54,10 +55,18 @@ class Pace:
 
 
 class Clock:
-    """Seconds of the processor, and how much of a core there was for them."""
+    """Seconds of the processor, and how much of a core there was for them; on a GPU those until it is idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = CPU) -> None:
+        self.device = device
         self.core, self.wall = 0.0, 0.0
+
+    def now(self) -> float:
+        """Return seconds of the processor, or with a GPU of the clock, once the GPU is idle."""
+        if is_cpu(self.device):
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     @property
     def share(self) -> float:
@@ -68,9 +77,9 @@ class Clock:
         """Return the mean core-seconds of one thing; a call does as many as it returns."""
         spent, things = 0.0, 0
         for _ in range(REPEATS):
-            wall, core = time.perf_counter(), time.process_time()
+            wall, core = time.perf_counter(), self.now()
             things += call()
-            taken = time.process_time() - core
+            taken = self.now() - core
             self.core, self.wall, spent = self.core + taken, self.wall + time.perf_counter() - wall, spent + taken
             if spent > most:
                 break
@@ -78,17 +87,17 @@ class Clock:
 
 
 class Pacer:
-    """Times what has not been timed yet, training by training."""
+    """Times what has not been timed yet, training by training, on the device that trains."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = CPU) -> None:
         assert torch.get_num_threads() == 1, "as runs of a study are"
         keep_freed_memory()  # as training does
-        self.clock = Clock()
+        self.clock = Clock(device)
         self._paces: dict[str, Pace] = {}
         self._loads: dict[str, float] = {}
 
     def seconds(self, recipes: Iterable[Recipe], prepared: Prepared, teaching: float = 0.0) -> dict[str, float]:
-        """Return the seconds of trainings on the same data, on one thread, by what they go in.
+        """Return the seconds of trainings on the same data, by what they go in; those of the core where that trains.
 
         Args:
             teaching: Seconds of a teacher's answer to one image.
@@ -97,13 +106,15 @@ class Pacer:
             FlyweightError: A network cannot be built.
         """
         total = total_seconds(
-            self._leg(leg, prepared, teaching) for recipe in recipes for leg in legs(recipe, prepared)
+            self._leg(leg, prepared, teaching)
+            for recipe in recipes
+            for leg in legs(recipe, prepared, self.clock.device)
         )
-        return {**total, CORE: sum(total[key] for key in SECONDS)}
+        return {**total, CORE: sum(total[key] for key in SECONDS) if is_cpu(self.clock.device) else 0.0}
 
     def answer(self, recipe: Recipe, prepared: Prepared) -> float:
         """Return the seconds in which the network that a recipe ends with answers one image."""
-        return self._pace(legs(recipe, prepared)[-1], prepared).answer
+        return self._pace(legs(recipe, prepared, self.clock.device)[-1], prepared).answer
 
     def _leg(self, leg: Leg, prepared: Prepared, teaching: float) -> dict[str, float]:
         pace = self._pace(leg, prepared)
@@ -125,7 +136,8 @@ class Pacer:
         key = json.dumps([same, stage.layers, stage.second_view is not None, *way])
         if key not in self._paces:
             images, targets = next(_batches(leg, prepared))
-            self._paces[key] = _timed_pace(leg, images, targets, self.clock)
+            device = self.clock.device
+            self._paces[key] = _timed_pace(leg, images.to(device), targets.to(device), self.clock)
         return self._paces[key]
 
     def _load(self, leg: Leg, prepared: Prepared) -> float:
@@ -149,11 +161,11 @@ def total_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
-def legs(recipe: Recipe, prepared: Prepared) -> list[Leg]:
-    """Return the stages of a run with their numbers of images, as they would be run here."""
+def legs(recipe: Recipe, prepared: Prepared, device: str = CPU) -> list[Leg]:
+    """Return the stages of a run with their numbers of images, as they would be run here on that device."""
     architecture = architecture_for(recipe, prepared)
-    resident = Batches.fits(prepared.train_store, "cpu")
-    plan = planned(recipe, prepared, device="cpu", resident=resident)
+    resident = Batches.fits(prepared.train_store, device)
+    plan = planned(recipe, prepared, device=device, resident=resident)
     plan = plan.model_copy(update={"stages": plan_stages(recipe, architecture)})
     all_images, val_images = len(prepared.split.train), len(prepared.split.val)
     return [
@@ -169,7 +181,7 @@ def legs(recipe: Recipe, prepared: Prepared) -> list[Leg]:
 
 def entered(leg: Leg) -> Any:
     """Return the state that a stage begins with: its network as built, and its optimizer."""
-    return enter(leg.stage, None, device="cpu")
+    return enter(leg.stage, None, device=leg.stage.recipe.settled().device)
 
 
 def _batches(leg: Leg, prepared: Prepared) -> Iterator[tuple[Tensor, Tensor]]:
@@ -188,9 +200,9 @@ def _timed_pace(leg: Leg, images: Tensor, targets: Tensor, clock: Clock) -> Pace
         return Pace(0.0, _answer(state.judged, images, clock), 0.0)
     count = min(SMALL, len(images))
     stepper.passes(images[:count], targets[:count])  # allocates
-    started = time.process_time()
+    started = clock.now()
     stepper.passes(images[:count], targets[:count])
-    each = (time.process_time() - started) / count
+    each = (clock.now() - started) / count
     count = max(count, min(len(images), round(ENOUGH_SECONDS / 2 / each)))
 
     def passes() -> int:

@@ -14,6 +14,7 @@ import torch
 from flyweight.data.dataset import Dataset
 from flyweight.errors import FlyweightError
 from flyweight.files import write_json
+from flyweight.runtime.environment import is_cpu
 from flyweight.train.pace import SECONDS, Pacer, total_seconds
 from flyweight.train.prepare import prepare
 from flyweight.train.recipe import Recipe
@@ -36,6 +37,7 @@ class Forecast:
         networks: Seconds of all of them if each trial had this network, by its name.
         unknown: Why others could not be timed.
         share: Of a core that the timed steps got, beside what else ran on the machine.
+        device: What trains: seconds are of a core, or by the clock of a GPU.
     """
 
     trainings: tuple[int, ...]
@@ -44,10 +46,11 @@ class Forecast:
     networks: dict[str, float]
     unknown: dict[str, str]
     share: float
+    device: str
 
     @property
     def total(self) -> float:
-        """Seconds of one core."""
+        """Seconds of all of them."""
         return sum(self.seconds.values())
 
 
@@ -119,7 +122,7 @@ def _timed(search: Search, dataset: Dataset) -> dict[str, Any]:
     before, start = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)
     try:
-        pacer, each, unknown = Pacer(), {}, {}
+        pacer, each, unknown = Pacer(search.device), {}, {}
         for name, network in _networks(search).items():
             try:
                 rungs = [rung.recipe(_typical(search, network)) for rung in search.ladder]
@@ -147,6 +150,7 @@ def _read(search: Search) -> dict[str, Any] | None:
 def _key(search: Search) -> str:
     """Return the hash of all that the seconds of its trainings depend on."""
     parts = [search.source, search.recipe.model_dump_json(), search.space.model_dump_json(), search.ladder]
+    parts += [] if is_cpu(search.device) else [search.device]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -166,6 +170,7 @@ def _forecast(search: Search, known: dict[str, Any]) -> Forecast:
         networks={name: sum(one[key] for key in SECONDS) for name, one in by_network.items()},
         unknown=known["unknown"],
         share=known["share"],
+        device=search.device,
     )
 
 
@@ -175,11 +180,14 @@ def in_words(forecast: Forecast, jobs: int) -> list[str]:
     if not forecast.networks:
         return unknown
     split = ", ".join(f"{seconds / 60:.2f} {key}" for key, seconds in forecast.seconds.items())
+    on_cores = is_cpu(forecast.device)
     lines = [
-        f"predicted: {forecast.total / 60:.1f} core-minutes for {sum(forecast.trainings)} trainings of "
-        f"{forecast.images:,} image passes: {split}",
+        f"predicted: {forecast.total / 60:.1f} {'core' if on_cores else 'GPU'}-minutes for {sum(forecast.trainings)} "
+        f"trainings of {forecast.images:,} image passes: {split}",
         f"  {forecast.total / 60 / jobs:.1f} minutes with {jobs} at a time, if each has a core of its own; at the "
-        f"likely values, with {100 * forecast.share:.0f} % of a core beside what else ran while steps were timed",
+        f"likely values, with {100 * forecast.share:.0f} % of a core beside what else ran while steps were timed"
+        if on_cores
+        else f"  as long on {forecast.device} with several at a time, if each keeps it busy; at the likely values",
     ]
     if len(forecast.networks) > 1:
         low, high = (pick(forecast.networks, key=forecast.networks.__getitem__) for pick in (min, max))

@@ -12,8 +12,9 @@ from flyweight.measure.accuracy import METRICS
 from flyweight.measure.budget import Budget
 from flyweight.measure.device import refuse_elsewhere
 from flyweight.runtime.cores import refuse_too_many
-from flyweight.runtime.environment import usable_cores
+from flyweight.runtime.environment import CPU, usable_cores
 from flyweight.train.recipe import Recipe, load_recipe
+from flyweight.train.run import check_device
 from flyweight.tune.brackets import plan_brackets
 from flyweight.tune.earlier import begun_from
 from flyweight.tune.fidelity import Shrinks, plan_ladder
@@ -52,16 +53,19 @@ def plan_search(
     storage: str | None = None,
     name: str = "tune",
     seed: int = 0,
+    device: str = CPU,
 ) -> tuple[Search, Dataset]:
     """Return the search and its images.
 
     Args:
         space: A shipped search space or a YAML file; None: the one for the recipe's network.
+        device: What trains, as torch names it.
 
     Raises:
         DataError: The images cannot be read.
         RecipeError: A recipe, space, sampler, objective or rung that is unknown or impossible.
         BudgetError: A budget that cannot be read, or contradicts itself; latencies with more threads than cores.
+        TrainingError: torch cannot use the device.
     """
     base = load_recipe(recipe).with_settings(settings)
     if base.stages:
@@ -73,6 +77,7 @@ def plan_search(
     chosen = _with_own_values(load_space(space or space_for(base.model.name)), base)
     chosen.check(base)
     make_sampler(sampler, chosen, seed)
+    check_device(device)
     if sampler == "grid":
         grid_of(chosen)
     named = [name for name in objectives if name in METRICS]
@@ -113,6 +118,7 @@ def plan_search(
         storage=storage or f"sqlite:///{out / 'study.db'}",
         name=name,
         out=out,
+        device=device,
     )
     if search.times:
         refuse_too_many(threads, usable_cores())

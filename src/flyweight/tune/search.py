@@ -16,6 +16,7 @@ from flyweight.errors import BudgetError, RecipeError
 from flyweight.measure.accuracy import METRICS
 from flyweight.measure.budget import LIMITS, MEASURED, Budget
 from flyweight.runtime.code import code_facts
+from flyweight.runtime.environment import CPU, is_cpu
 from flyweight.train.prepare import native_shape, split_for
 from flyweight.train.recipe import Recipe
 from flyweight.tune.brackets import Shape
@@ -55,6 +56,7 @@ class Search:
         trials: Most trials.
         margin: Stop when an improvement of the metric by so much has become unlikely; None: do not ask.
         threads: Of the runtime that times the files.
+        device: What trains, as torch names it.
         storage: URL of the database.
         out: Folder of the trainings on this machine.
     """
@@ -76,6 +78,7 @@ class Search:
     storage: str
     name: str
     out: Path
+    device: str = CPU
 
     @property
     def full(self) -> int:
@@ -125,6 +128,7 @@ class Search:
             "budget": self.budget.text,
             "queue": _short([dict(values) for values in self.queue]),
             "seed": self.seed,
+            **({} if is_cpu(self.device) else {"device": self.device}),
         }
 
 

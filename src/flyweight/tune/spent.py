@@ -77,6 +77,7 @@ def cost_of(search: Search, trials: Sequence[FrozenTrial]) -> CostFacts:
                 both.append((each[network][rung], result["own_seconds"]))
     joules, calls = energy_of(search.out)
     return CostFacts(
+        device=search.device,
         runs=sum(counted.values()),
         predicted_runs=sum(counted.values()) if means else 0,
         predicted=_facts(

@@ -243,7 +243,7 @@ def _train(search: Search, dataset: Dataset, store: Store, step: Train) -> Itera
         watch = Watch(folder / HISTORY)
         try:
             recipe = rung.recipe(search.trial_recipe(values))
-            for event in run(dataset, recipe, folder, device="cpu"):
+            for event in run(dataset, recipe, folder, device=search.device):
                 if lost.is_set():
                     return
                 if isinstance(event, Finished):

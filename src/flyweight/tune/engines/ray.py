@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from flyweight.errors import FlyweightError, OutputError
+from flyweight.runtime.environment import is_cpu
 from flyweight.tune.deaths import Patience, bury, explain, how_it_ended
 from flyweight.tune.engines.local import serve
 from flyweight.tune.search import Search
@@ -62,7 +63,7 @@ def _run(search: Search, jobs: int, until: float | None) -> Iterator[None]:
     try:
         _check_storage(search)
         store, patience = open_store(search.storage, search.name, facts={}, directions=search.directions), Patience()
-        task = ray.remote(num_cpus=1, max_retries=0)(_take_part)
+        task = ray.remote(num_cpus=1, num_gpus=0 if is_cpu(search.device) else 1, max_retries=0)(_take_part)
         running = [task.remote(search, until, os.getcwd()) for _ in range(jobs)]
         while running:
             done, running = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
