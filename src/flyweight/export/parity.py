@@ -15,11 +15,11 @@ from flyweight.models.adapt import evaluating
 from flyweight.models.quantize import without_rounding
 from flyweight.runtime.backends import DEFAULT, Backend, load_backend
 
-AGREEMENT = 0.999  # least share of images with the same first class
+AGREEMENT = 0.999  # least share of images with the same top-1 class
 # Of a logit, relative to the largest one when that is above 1. fp32: room for another order of summation; int8: a value
 # between two levels may be rounded to either, and the next layers carry that on; fp16 and bf16 keep 11 and 8 bits.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.01, "bf16": 0.05, "int8": 0.05}
-# Least share of images with the same first class as the float file, for a file that was converted without training.
+# Least share of images with the same top-1 class as the float file, for a file that was converted without training.
 # A floor under which something is broken; whether the accuracy lost is worth it is for a trial to say.
 SAME_CLASS = {"fp32": AGREEMENT, "fp16": 0.99, "bf16": 0.98, "int8": 0.9}
 # Of what rounding to levels does to a network's answers by itself, the most that its file may differ from it. Two
@@ -36,10 +36,10 @@ class Parity:
         n: Images compared.
         max_abs_error: Largest difference of one logit.
         tolerance: What a device's logits may differ by; of a float file also what `max_abs_error` may be.
-        top1_agreement: Share of images with the same first class, 0..1; of a float file, ties within the tolerance too.
+        top1_agreement: Share of images with the same top-1 class, 0..1; of a float file, ties within the tolerance too.
         rms_error: Root mean square of the differences of logits; None in a bundle of an earlier version.
         rounding: Of an int8 file: the same between the network and itself without rounding of activations.
-        rounding_agreement: Of an int8 file: share with the same first class between these two.
+        rounding_agreement: Of an int8 file: share with the same top-1 class between these two.
     """
 
     n: int
@@ -59,12 +59,12 @@ class Parity:
 
     @property
     def flipped(self) -> int:
-        """Images with another first class."""
+        """Images with another top-1 class."""
         return round((1 - self.top1_agreement) * self.n)
 
     @property
     def flips_allowed(self) -> float:
-        """Images of an int8 file that may have another first class: half as many as rounding itself turns, or 1."""
+        """Images of an int8 file that may have another top-1 class: half as many as rounding itself turns, or 1."""
         by_rounding = (1 - (1.0 if self.rounding_agreement is None else self.rounding_agreement)) * self.n
         return max(1.0, (1 - AGREEMENT) * self.n, ROUNDING * by_rounding)
 
@@ -76,7 +76,7 @@ class Parity:
 def compare(expected: NDArray[np.float32], actual: NDArray[np.float32], precision: str = "fp32") -> Parity:
     """Compare logits (N, K) with logits (N, K) of a file of that precision.
 
-    A first class that differs only because two logits lie within the tolerance is a tie, not a disagreement.
+    A top-1 class that differs only because two logits lie within the tolerance is a tie, not a disagreement.
     """
     error = float(np.abs(expected - actual).max(initial=0.0)) if np.isfinite(actual).all() else float("inf")
     tolerance = TOLERANCE[precision] * max(1.0, float(np.abs(expected).max(initial=0.0)))
@@ -118,7 +118,7 @@ def _rms(difference: NDArray[np.float32]) -> float:
 def compare_converted(expected: NDArray[np.float32], actual: NDArray[np.float32], precision: str) -> Parity:
     """Compare logits (N, K) of the float file with logits (N, K) of one that was converted from it.
 
-    In fp32 as `compare`. In a lower precision the values have moved, and what counts is the first class, ties and all;
+    In fp32 as `compare`. In a lower precision the values have moved, and what counts is the top-1 class, ties and all;
     the tolerance is then what another device may differ by from the converted file, not the file from the float one.
     """
     if precision == "fp32":
@@ -156,7 +156,7 @@ def check_parity(network: nn.Module, path: Path, images: NDArray[np.uint8], prec
     """Return how far the file at `path` is from `network` on images (N, C, S, S) uint8.
 
     Raises:
-        ExportError: Outside the tolerance, or too many first classes differ: the file must not ship.
+        ExportError: Outside the tolerance, or too many top-1 classes differ: the file must not ship.
     """
     expected, actual = torch_logits(network, images), file_logits(path, images)
     if precision == "int8":
@@ -179,6 +179,6 @@ def _told(parity: Parity) -> str:
         )
     return (
         f"differences of logits of {parity.rms_error:.3g} (root mean square; allowed {ROUNDING * parity.rounding:.3g}, "
-        f"half of what rounding to levels does), another first class on {parity.flipped} (allowed "
+        f"half of what rounding to levels does), another top-1 class on {parity.flipped} (allowed "
         f"{int(parity.flips_allowed)})"
     )

@@ -32,7 +32,7 @@ class Accuracy:
     """Accuracy of logits against labels; all shares in 0..1.
 
     Attributes:
-        top1: Share of images whose first class is right; `low` and `high` its Wilson 95 % interval.
+        top1: Share of images whose top-1 class is right; `low` and `high` its Wilson 95 % interval.
         top5: Share with the right class among the first five; None with five classes or fewer.
         balanced: Mean recall of the classes that occur.
         macro_f1: Mean F1 of the classes that occur.

@@ -10,7 +10,7 @@ _IMAGE: dict[str, Any] = {"type": "string", "format": "binary"}
 _NAMED: dict[str, Any] = {"type": "object", "properties": {"class": _TEXT, "confidence": _NUMBER}}
 _ERROR: dict[str, Any] = {
     "type": "object",
-    "properties": {key: _TEXT for key in ("error", "what", "do", "more")},
+    "properties": dict.fromkeys(("error", "what", "do", "more"), _TEXT),
     "required": ["error", "what", "do"],
 }
 _ANSWER: dict[str, Any] = {
@@ -26,6 +26,7 @@ _ANSWER: dict[str, Any] = {
     "required": ["class", "confidence", "rejected", "top", "model"],
 }
 _WHY = {
+    200: "the classes, the most confident first",
     400: "the body is no image, or no form with one file",
     408: "the body did not come in time",
     413: "more bytes than are taken",
@@ -44,8 +45,6 @@ PREDICT_BODY: dict[str, Any] = {
     }
 }
 PREDICT_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the classes, the most confident first", "content": {"application/json": {"schema": _ANSWER}}},
-    **{
-        status: {"description": why, "content": {"application/json": {"schema": _ERROR}}} for status, why in _WHY.items()
-    },
+    status: {"description": why, "content": {"application/json": {"schema": _ANSWER if status == 200 else _ERROR}}}
+    for status, why in _WHY.items()
 }
