@@ -158,12 +158,12 @@ def _cost(facts: TuningFacts, cost: CostFacts) -> Iterator[str]:
     yield f"took: {cost.measured_runs} trainings, {_minutes(cost, cost.measured)}"
     if cost.both_runs:
         yield f"  predicted of {cost.both_runs} of them: {_minutes(cost, cost.both_predicted)}"
-    if cost.predicted_runs:
+    if cost.predicted_runs > cost.both_runs:
         yield f"  predicted of all {cost.predicted_runs}: {_minutes(cost, cost.predicted)}"
     if cost.unsplit_runs:
         yield f"  {cost.unsplit_runs} more, of an earlier version: {cost.unsplit_seconds / 60:.2f} without validating"
     if facts.weighed:
-        yield f"  weighing networks: {facts.weighing_seconds / 60:.2f} by the clock"
+        yield f"  weighing networks: {facts.weighing_seconds / 60:.2f} minutes by the clock"
     if cost.joules is not None:
         yield f"  energy: {cost.joules / 1e3:.1f} kJ of the whole processor, whatever ran on it"
     elif cost.energy_calls[1]:
