@@ -54,7 +54,13 @@ def clock(spec: Spec) -> dict[str, Any]:
         return time_in_fresh_process(spec)
     own = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_"))}
     done = subprocess.run(
-        [sys.executable, __file__], input=json.dumps(asdict(spec)), capture_output=True, text=True, env=own, check=False
+        [sys.executable, __file__],
+        input=json.dumps(asdict(spec)),
+        capture_output=True,
+        text=True,
+        env=own,
+        check=False,
+        timeout=600,
     )
     if done.returncode:
         raise FlyweightBug(f"eager ended with {done.returncode}: {done.stderr[-2000:]}")

@@ -42,7 +42,7 @@ def _formats(name: str, table: Mapping[str, Any]) -> str:
         f"**`{name}`**: {table['architecture']} at {table['image_size']} px, {table['params']:,} parameters, "
         f"{table['macs'] / 1e6:,.1f} M MACs; {table['n']:,} test images",
         "",
-        "| file | runtime | accuracy | change in points | bytes | p50 in ms | times eager | ships |",
+        "| file | runtime | accuracy | change in points | bytes | p50 in ms | times eager | may replace fp32 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in table["rows"]:
@@ -67,6 +67,9 @@ def compression(table: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in table.values():
+        if "failed" in row:
+            lines.append(f"| {row['network']} | `{' '.join(row['steps'])}` | | | | | failed: {_cell(row['failed'])} |")
+            continue
         trial = row["trials"][-1]
         speed = trial["speed"]
         time = (

@@ -5,9 +5,11 @@ The problem: a small network on 10,000 images of Fashion-MNIST at 14 px, 20 epoc
 repetition has seeds of its own, and begins with a random search of 32 full trainings.
 
     target      mean accuracy, over three fresh seeds, of the recipe that random search ends with: retrained at full
-                length, judged on 10,000 held-out images that no search trains or validates on
-    passes      image passes of a search until its incumbent (the recipe that it holds best at that moment, reached or
-                expected at full length), retrained and judged the same way, has at least the target. Every pass of
+                length, judged on 10,000 held-out images that no search trains or validates on (without seeds that
+                diverge)
+    passes      image passes of a search until its incumbent (the recipe that it would hand out at that moment: the best
+                trained in full, before there is one the best expected), retrained and judged the same way, has at
+                least the target. Every pass of
                 every rung, pruned trial and diverged training counts. Every change of incumbent is judged; these
                 retrainings are not search, and are not counted
     ratio       those passes over all of random search's. A search that spends as many without reaching the target ends
@@ -51,7 +53,7 @@ from searchers import BARE, OURS, RANDOM, STOCK, Problem, State, alone, judge, p
 
 from flyweight.files import write_json
 from flyweight.runtime.process import end_with_parent
-from flyweight.tune.search import search_code
+from flyweight.tune.search import Source, search_code
 from flyweight.tune.store import open_store
 
 ARMS = (OURS, STOCK, RANDOM, BARE)
@@ -130,7 +132,7 @@ def problem_of(options: argparse.Namespace) -> Problem:
 
 def _claim_folder(problem: Problem) -> None:
     """Write into the folder what its trainings are of and by which code, or end where it holds others."""
-    file, content = problem.runs / "problem.json", json.loads(json.dumps(problem.to_json()))
+    file, content = problem.runs / "problem.json", json.loads(json.dumps({**problem.to_json(), **_data_of(problem)}))
     if not file.is_file():
         problem.runs.mkdir(parents=True, exist_ok=True)
         write_json(file, {**content, "code": search_code()})
@@ -144,6 +146,11 @@ def _claim_folder(problem: Problem) -> None:
     elif code != search_code():
         differ = [key for key, value in search_code().items() if code.get(key) != value]
         sys.exit(f"{problem.runs} holds trainings by other code ({', '.join(differ)}): choose another --runs")
+
+
+def _data_of(problem: Problem) -> dict[str, str]:
+    dataset = Source(problem.data).load()
+    return {"dataset": dataset.name, "fingerprint": dataset.fingerprint()}
 
 
 def code_of(problem: Problem) -> dict[str, str] | str:
@@ -182,7 +189,11 @@ def target_of(problem: Problem, repetition: int) -> dict[str, Any]:
                 found = (passes, incumbents)
             accuracies = judge(problem, search, dataset, found[1][-1].values)
             best = found[1][-1]
-            content = {"target": statistics.mean(accuracies), "passes": found[0], "retrained": accuracies}
+            # One that diverged would make the target a low one that any search reaches.
+            ended = [accuracy for accuracy in accuracies if accuracy > 0]
+            if not ended:
+                sys.exit(f"repetition {repetition}: what random search found diverges with every fresh seed")
+            content = {"target": statistics.mean(ended), "passes": found[0], "retrained": accuracies}
             write_json(file, {**content, "number": best.number, "score": best.score, "values": dict(best.values)})
             print(f"repetition {repetition}: target {100 * content['target']:.2f} %", flush=True)
     content = json.loads(file.read_text("utf-8"))
@@ -255,7 +266,7 @@ def _write(problem: Problem, rows: Sequence[dict[str, Any]], options: argparse.N
         {"passes_vs_random": ratios(rows, OURS)},
         seeds=seeds,
         conditions={
-            "problem": problem.to_json(),
+            "problem": {**problem.to_json(), **_data_of(problem)},
             "code": code_of(problem),
             "threads": 1,
             "interval": "smallest and largest of the repetitions; of five they cover the median with 94 %",

@@ -136,9 +136,9 @@ def tuned(search: Search, dataset: Dataset) -> Iterator[State]:
 def state_of(search: Search, trials: Sequence[FrozenTrial]) -> State:
     """Return every image pass and incumbent, in the order in which trainings ended; those that diverged are counted.
 
-    The incumbent is the trial that is best at full length, reached or expected, of those that came as far as the rung
-    before the full one: the search has one before its first full training. At its end `flyweight tune` hands out the
-    best of those trained in full.
+    The incumbent is what `flyweight tune` would hand out at that moment (`winners.best_first`): the best of those
+    trained in full, and before the first of them the best expected of those that came as far as the rung before. A
+    trial that diverged is none.
     """
     ends: list[tuple[float, int, int, int | None, float]] = []  # when, trial, passes, rung, score
     for index, trial in enumerate(trials):
@@ -148,9 +148,10 @@ def state_of(search: Search, trials: Sequence[FrozenTrial]) -> State:
     passes, incumbents, scores = 0, list[Incumbent](), [dict[int, float]() for _ in trials]
     for _, index, images, rung, score in sorted(ends, key=lambda end: end[:2]):
         passes += images
-        if rung is not None:
-            scores[index][rung] = score
-        best = next(iter(leaders(scores, search.full)), None)
+        scores[index] = {} if rung is None else {**scores[index], rung: score}
+        full = [one for one, scored in enumerate(scores) if search.full in scored]
+        first = max(full, key=lambda one: scores[one][search.full], default=None)
+        best = next(iter(leaders(scores, search.full)), None) if first is None else first
         if best is not None and (not incumbents or trials[best].number != incumbents[-1].number):
             trial, expected = trials[best], expected_at_full(scores, search.full)[best]
             values = keys_of(search.space.params, trial.params)

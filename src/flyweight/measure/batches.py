@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flyweight.errors import FlyweightError
+from flyweight.errors import FlyweightBug, FlyweightError
 from flyweight.measure.latency import FULL_N, LatencyResult, latency_of, random_order
 from flyweight.runtime.backends import CUDA
 from flyweight.runtime.memory import Memory, peak_memory
@@ -206,13 +206,18 @@ def first_look(
             try:
                 paces |= _paces(curve, members)
                 break
-            except FlyweightError as error:
+            except (FlyweightError, FlyweightBug) as error:
                 largest = max(members, key=lambda cell: cell.batch)
                 members.remove(largest)
-                left_out.append(LeftOut(str(largest), error.what))
+                left_out.append(LeftOut(str(largest), _why(error)))
         if say:
             say("first look", done + 1, len(curves))
     return paces, left_out
+
+
+def _why(error: FlyweightError | FlyweightBug) -> str:
+    """Return in one line why a cell was not timed; a process that died says so in the first of its lines."""
+    return error.what if isinstance(error, FlyweightError) else str(error).splitlines()[0]
 
 
 def _paces(curve: Cell, members: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
@@ -284,8 +289,8 @@ def _run(
             continue
         try:
             found[cell].append(time_in_fresh_process(cell.spec(plan.effort)))
-        except FlyweightError as error:
-            failed[cell], found[cell] = LeftOut(str(cell), error.what), []
+        except (FlyweightError, FlyweightBug) as error:
+            failed[cell], found[cell] = LeftOut(str(cell), _why(error)), []
         say("cells", done + 1, len(order))
     return found, list(failed.values())
 

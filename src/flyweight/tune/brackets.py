@@ -150,11 +150,11 @@ def _in_bracket(
 
 
 def _promoted(shape: Shape, place: int, alive: Sequence[Entrant]) -> list[Entrant]:
-    """Return those that go on from a rung that all of them finished."""
+    """Return those that go on from a rung that all of them finished, the best first: they are trained in this order."""
     rung = shape[place][0]
     trained = [one for one in alive if rung in one.scores]
     best = rank([one.scores[rung] for one in trained])[: _kept(shape, place, len(alive))]
-    return [trained[index] for index in sorted(best)]
+    return [trained[index] for index in best]
 
 
 def _kept(shape: Shape, place: int, alive: int) -> int:

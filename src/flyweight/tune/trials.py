@@ -90,8 +90,9 @@ def scores_of(search: Search, trials: Sequence[FrozenTrial]) -> list[dict[int, f
 
 
 def leaders_of(search: Search, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials that came as far as the rung before the full one, best at full length first."""
-    return [trials[index] for index in leaders(scores_of(search, trials), search.full)]
+    """Return the trials that came as far as the rung before the full one and did not fail, the best first."""
+    found = [trials[index] for index in leaders(scores_of(search, trials), search.full)]
+    return [trial for trial in found if trial.state is not TrialState.FAIL]
 
 
 def expected_of(search: Search, trials: Sequence[FrozenTrial], number: int) -> float | None:

@@ -32,7 +32,7 @@ from flyweight.export.tidy import shorten
 from flyweight.measure.statistics import tango
 
 CHUNK = 32  # images that a calibrator holds at once
-SELECTION_IMAGES = 1000  # training images, other than those that calibrate
+SELECTION_IMAGES = 4000  # training images, other than those that calibrate
 SENSITIVITY_IMAGES = 64
 MOST_KEPT = 0.25  # of the layers, at most, are taken back into float
 FLIPS = 0.02  # of the images may get another class before layers are taken back
