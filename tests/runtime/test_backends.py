@@ -52,6 +52,15 @@ def test_a_file_of_another_kind_is_refused_by_name(name: str, tmp_path: Path) ->
         load_backend(name, tmp_path / "other.bin")
 
 
+def test_batches_of_any_size_in_any_order_give_the_rows_of_each_image_alone(name: str, file: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, SIZE, SIZE)).astype(np.uint8)
+    backend = load_backend(name, file)
+    alone = np.concatenate([backend.run(images[at : at + 1]) for at in range(6)])
+    for size in (1, 4, 2, 1, 6):
+        given = images[::-1][:size]  # not contiguous
+        np.testing.assert_allclose(backend.run(given), alone[::-1][:size], atol=1e-5)
+
+
 HEAVY = ("executorch", "torch-export")  # they import torch
 
 

@@ -23,33 +23,56 @@ INFO, PRECISION = "flyweight", "precision"  # where an .xml says what it is to b
 
 
 class OpenVino:
-    """A file with one input of uint8 images and one output of logits, computed in what the file says."""
+    """A file with one input of uint8 images and one output of logits, computed in what the file says.
+
+    It is compiled for one image at a time, so that shapes are worked out once and not with every image; for other
+    batches once more, when the first of them comes.
+    """
 
     name = "openvino"
 
     def __init__(self, file: Path, threads: int) -> None:
-        model = compiled(file, threads)
-        self.how = f"floats computed in {model.get_property('INFERENCE_PRECISION_HINT').get_type_name()}"
-        self._request = model.create_infer_request()
-        self.shape = _image_shape(model.inputs[0], file)
-        first = model.inputs[0].get_partial_shape()[0]
+        self._file, self._threads = file, threads
+        one = compiled(file, threads, batch=1)
+        self.how = f"floats computed in {one.get_property('INFERENCE_PRECISION_HINT').get_type_name()}"
+        self._one, self._any = one.create_infer_request(), None
+        self.shape = _image_shape(one.inputs[0], file)
+        first = read(openvino.Core(), file).inputs[0].get_partial_shape()[0]
         self.only_batch = first.get_length() if first.is_static else None
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return logits (N, K) float32 of images (N, C, S, S) uint8."""
+        request = self._one
+        if len(images) != 1 and self.only_batch is None:
+            self._any = self._any or compiled(self._file, self._threads).create_infer_request()
+            request = self._any
         try:
-            logits: np.ndarray = self._request.infer([images])[0]
+            # As `request.infer([images])[0]`, without its copies and its dictionary: as long as a tiny network takes.
+            given = openvino.Tensor(np.ascontiguousarray(images), shared_memory=True)
+            request.set_input_tensor(given)
+            request.infer()
+            logits: np.ndarray = request.get_output_tensor().data.copy()
         except RuntimeError as error:
             raise BundleError(f"openvino cannot run the file: {error}", do="use the backend 'onnxruntime'") from error
         return logits
 
 
-def compiled(file: Path, threads: int) -> openvino.CompiledModel:
-    """Return the file compiled for the CPU. Raises BundleError."""
+def compiled(file: Path, threads: int, batch: int | None = None) -> openvino.CompiledModel:
+    """Return the file compiled for the CPU.
+
+    Args:
+        batch: For batches of this size alone; None: for those that the file takes.
+
+    Raises:
+        BundleError: It cannot be read or compiled.
+    """
     how = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     try:
         core = openvino.Core()
         model = read(core, file)
+        given = model.inputs[0].get_partial_shape()
+        if batch is not None and given.rank.is_static and len(given) and given[0].is_dynamic:
+            model.reshape([batch, *list(given)[1:]])
         # Without a hint float layers run in bfloat16 where the processor can, whether the file says so or not.
         return core.compile_model(model, "CPU", {**how, "INFERENCE_PRECISION_HINT": _precision(model)})
     except Exception as error:  # its errors are RuntimeError and ValueError of several kinds
