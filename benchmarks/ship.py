@@ -54,7 +54,7 @@ class Row:
 
 
 CLAIM_MARGIN = 0.01  # of the accuracy: what a network of half the work may lose
-HALF = "prune:macs=0.5,importance=taylor,round=16"  # ONNX Runtime computes blocks of 16 channels, whole or not
+HALF = "prune:macs=0.5,importance=taylor"
 ROWS = (
     Row(
         "resnet18_half",
