@@ -47,7 +47,7 @@ def outcome(out: Path) -> list[dict[str, Any]]:
     for trial in trials:
         del trial["deaths"], trial["died"]
         for result in trial["results"]:
-            del result["seconds"], result["done"]
+            del result["seconds"], result["own_seconds"], result["done"]
     return trials
 
 
