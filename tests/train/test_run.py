@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flyweight.data.batches import Batches
 from flyweight.data.dataset import Dataset
@@ -133,7 +134,10 @@ def test_the_history_has_a_row_per_epoch_and_tensorboard_is_written(
     train_and_wait(few, quick, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert list((tmp_path / "tensorboard").glob("events.*"))
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("train_loss", "val_loss", "val_accuracy", "lr"):
+        shown = [(event.step, event.value) for event in curves.Scalars(name)]
+        assert shown == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows]
     assert not list(tmp_path.glob("**/*.part"))
 
 

@@ -31,8 +31,8 @@ def search(tmp_path: Path) -> Search:
     return found
 
 
-def store_of(search: Search) -> Store:
-    return open_store(search.storage, search.name, facts={"data": 1}, directions=search.directions)
+def store_of(search: Search, began: float | None = None) -> Store:
+    return open_store(search.storage, search.name, facts={"data": 1}, directions=search.directions, began=began)
 
 
 def begin(store: Store) -> None:
@@ -151,6 +151,17 @@ def test_a_command_that_was_ended_whole_is_not_held_against_what_it_trained_unti
     store = store_of(search)
     assert trial(store).state is TrialState.FAIL
     assert "the command died 6 times at it, after 1 epochs" in trial(store).user_attrs[CAUSE]
+
+
+def test_a_death_that_a_worker_notes_who_came_later_counts_as_outlived_by_what_began_both(search: Search) -> None:
+    command = store_of(search)
+    begin(command)
+    for _ in range(AT_ONE_PLACE):
+        assert trial(command).state is TrialState.RUNNING
+        die_at(store_of(search, command.began), "0/0")
+        bury(search, store_of(search, command.began))
+    assert trial(command).state is TrialState.FAIL
+    assert "3 workers died at it" in trial(command).user_attrs[CAUSE]
 
 
 def test_a_command_that_gets_further_each_time_is_never_held_against_what_it_trains(search: Search) -> None:

@@ -45,6 +45,7 @@ from flyweight.train.stages import (
     stages,
     training_macs,
 )
+from flyweight.train.tensorboard import write_scalars
 from flyweight.train.trained import FACTS, RECIPE, Trained
 
 CHECKPOINT, HISTORY, REQUEST, SOURCE = "checkpoint.pt", "history.jsonl", "recipe.yaml", "source.json"
@@ -405,7 +406,7 @@ def _finish(state: State, stage: Stage, recipe: Recipe, prepared: Prepared, out:
         },
         environment=environment(),
     )
-    write_tensorboard(trained, out / "tensorboard")
+    write_scalars(trained.history, out / "tensorboard")
     trained.save(out)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return trained
@@ -433,16 +434,6 @@ def _unchanged(prepared: Prepared, chosen: np.ndarray[Any, Any], device: str) ->
         device=device,
         train=False,
     )
-
-
-def write_tensorboard(trained: Trained, folder: Path) -> None:
-    """Write the history as TensorBoard scalars."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder)) as writer:
-        for row in trained.history:
-            for name in ("train_loss", "val_loss", "val_accuracy", "lr"):
-                writer.add_scalar(name, row[name], int(row["epoch"]))
 
 
 def data_facts(dataset: Dataset, parts: Split) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Claim:
         work: `3/0` is trial 3 on rung 0; `decide` is the lock.
         beat: How often it has said that it is still at it.
         dead: True where it has died.
-        outlived: True where whoever asks had opened the study before it was claimed.
+        outlived: True where whoever asks, or what began it, was there before it was claimed.
         epochs: How far its training had come, as it said itself: the files may lie on another machine.
     """
 
@@ -134,7 +134,7 @@ class Store:
     study: optuna.Study
     engine: sqlalchemy.Engine
     owner: Owner
-    opened: float = field(default_factory=time.time)
+    began: float
     _seen: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
 
     def trials(self) -> list[FrozenTrial]:
@@ -176,7 +176,7 @@ class Store:
                 owner=Owner.parse(row.owner),
                 beat=row.beat,
                 dead=self._dead(row),
-                outlived=self.opened < row.since,
+                outlived=self.began < row.since,
                 epochs=row.epochs,
             )
             for row in rows
@@ -275,13 +275,16 @@ class Store:
 Direction = Literal["minimize", "maximize"]
 
 
-def open_store(url: str, name: str, *, facts: Mapping[str, Any], directions: Sequence[Direction]) -> Store:
+def open_store(
+    url: str, name: str, *, facts: Mapping[str, Any], directions: Sequence[Direction], began: float | None = None
+) -> Store:
     """Open a study, or create it.
 
     Args:
         url: SQLAlchemy's: `sqlite:///runs/tune/study.db`, `postgresql+psycopg://user@host/database`.
         facts: What the search is; a study that exists must have the same.
         directions: `maximize` or `minimize` for each objective.
+        began: Wall-clock time (`time.time`) since when this process is there, or the one that began it; None: now.
 
     Raises:
         RecipeError: The study was begun with other facts: data, recipe, space, code.
@@ -300,7 +303,7 @@ def open_store(url: str, name: str, *, facts: Mapping[str, Any], directions: Seq
             study.set_user_attr(FACTS, dict(facts))
             there = dict(facts)
     _same(dict(facts), there, name, url)
-    return Store(url, study, storage.engine, Owner.me())
+    return Store(url, study, storage.engine, Owner.me(), time.time() if began is None else began)
 
 
 def _add_epochs(engine: sqlalchemy.Engine) -> None:

@@ -32,13 +32,13 @@ def run_workers(search: Search, *, jobs: int, until: float | None) -> Iterator[N
     if jobs > 1:
         yield from _run_processes(search, jobs, until)
         return
-    for _ in _take_part(search, until):
+    for _ in _take_part(search, until, time.time()):
         yield None
 
 
-def _take_part(search: Search, until: float | None) -> Iterator[Any]:
-    dataset = search.source.load()
-    store = open_store(search.storage, search.name, facts=search.facts(dataset), directions=search.directions)
+def _take_part(search: Search, until: float | None, began: float) -> Iterator[Any]:
+    dataset, directions = search.source.load(), search.directions
+    store = open_store(search.storage, search.name, facts=search.facts(dataset), directions=directions, began=began)
     yield from work(search, dataset, store, until=until)
 
 
@@ -47,7 +47,7 @@ def _run_processes(search: Search, jobs: int, until: float | None) -> Iterator[N
     context = multiprocessing.get_context("spawn")
     errors: Any = context.Queue()
     store, patience = open_store(search.storage, search.name, facts={}, directions=search.directions), Patience()
-    workers = [_start(context, search, number, until, errors) for number in range(jobs)]
+    workers = [_start(context, search, number, until, store.began, errors) for number in range(jobs)]
     try:
         while workers:
             time.sleep(LOOK_SECONDS)
@@ -63,7 +63,7 @@ def _run_processes(search: Search, jobs: int, until: float | None) -> Iterator[N
                     bury(search, store, how)
                     explain(store, how)
                 patience.died(search, store.trials(), exit_in_words(code))
-                workers[number] = _start(context, search, number, until, errors)
+                workers[number] = _start(context, search, number, until, store.began, errors)
             workers = [worker for worker in workers if worker.exitcode != 0]
     finally:
         for worker in workers:
@@ -77,18 +77,20 @@ def _ended(pid: int | None, words: str) -> How:
     return lambda owner: words if owner.here and owner.pid == pid else how_it_ended(owner)
 
 
-def _start(context: SpawnContext, search: Search, number: int, until: float | None, errors: Any) -> SpawnProcess:
-    process = context.Process(target=_serve, args=(search, number, until, errors), name=f"worker-{number}")
+def _start(
+    context: SpawnContext, search: Search, number: int, until: float | None, began: float, errors: Any
+) -> SpawnProcess:
+    process = context.Process(target=_serve, args=(search, number, until, began, errors), name=f"worker-{number}")
     process.start()
     return process
 
 
-def _serve(search: Search, number: int, until: float | None, errors: Any) -> None:
+def _serve(search: Search, number: int, until: float | None, began: float, errors: Any) -> None:
     """Be a worker with a core of its own, and no life after the parent's."""
     end_with_parent()
     pin(number)
     try:
-        serve(search, until)
+        serve(search, until, began)
     except FlyweightError as error:
         errors.put(error)
         errors.close()
@@ -97,11 +99,15 @@ def _serve(search: Search, number: int, until: float | None, errors: Any) -> Non
         os._exit(0)
 
 
-def serve(search: Search, until: float | None) -> None:
-    """Take part in the search with one thread, until nothing is left to do. Raises what stops a worker."""
+def serve(search: Search, until: float | None, began: float) -> None:
+    """Take part in the search with one thread, until nothing is left to do. Raises what stops a worker.
+
+    Args:
+        began: Wall-clock time (`time.time`) at which the process that began this worker, and ends with it, came.
+    """
     import torch
 
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    for _ in _take_part(search, until):
+    for _ in _take_part(search, until, began):
         pass

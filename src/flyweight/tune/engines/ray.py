@@ -64,7 +64,7 @@ def _run(search: Search, jobs: int, until: float | None) -> Iterator[None]:
         _check_storage(search)
         store, patience = open_store(search.storage, search.name, facts={}, directions=search.directions), Patience()
         task = ray.remote(num_cpus=1, num_gpus=0 if is_cpu(search.device) else 1, max_retries=0)(_take_part)
-        running = [task.remote(search, until, os.getcwd()) for _ in range(jobs)]
+        running = [task.remote(search, until, store.began, os.getcwd()) for _ in range(jobs)]
         while running:
             done, running = ray.wait(running, num_returns=1, timeout=LOOK_SECONDS)
             yield None
@@ -75,7 +75,7 @@ def _run(search: Search, jobs: int, until: float | None) -> Iterator[None]:
                         bury(search, store, partial(_ended, how))
                         explain(store, partial(_lost, how))
                     patience.died(search, store.trials(), how)
-                    running.append(task.remote(search, until, os.getcwd()))
+                    running.append(task.remote(search, until, store.began, os.getcwd()))
     finally:
         if started:
             ray.shutdown()
@@ -119,11 +119,11 @@ def _check_storage(search: Search) -> None:
         )
 
 
-def _take_part(search: Search, until: float | None, folder: str) -> None:
+def _take_part(search: Search, until: float | None, began: float, folder: str) -> None:
     """Be a worker, in the folder that the command was started in where this machine has it."""
     if Path(folder).is_dir():
         os.chdir(folder)
-    serve(search, until)
+    serve(search, until, began)
 
 
 def _died(reference: Any) -> str:
