@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import t as student
 from tests.studies.small import place_with, small_mnist
+from tests.workers import workers_of
 
 from flyweight.cli import run as cli
-from flyweight.errors import RecipeError
+from flyweight.errors import RecipeError, TrainingError
 from flyweight.measure.statistics import could_find
 from flyweight.models.zoo import find
 from flyweight.report.study import ALL, StudyFacts, markdown
@@ -117,6 +120,22 @@ def test_a_study_that_is_stopped_continues_and_repeats_nothing(
     assert (other.of(first.trial) / "result.json").stat().st_mtime_ns == before
     for trial in order:  # and the bits are those of the study that was never stopped
         assert np.array_equal(other.correct(trial), place.correct(trial))
+
+
+def test_a_worker_that_dies_between_two_trials_ends_the_study_with_what_to_do(
+    study: Study, smoke: Scale, tmp_path: Path, place: Place
+) -> None:
+    order = trials(study, smoke, arms=["as_published"])
+    events = run_trials(study, smoke, order, Place(place.data, tmp_path), jobs=1)
+    next(event for event in events if isinstance(event, TrialDone))
+    (worker,) = workers_of(os.getpid())
+    worker.kill()
+    worker.wait(60)
+    time.sleep(1)  # the pool learns of it in a thread of its own
+    with pytest.raises(TrainingError, match="a worker process died") as raised:
+        list(events)
+    assert "run the same command again" in raised.value.do
+    assert len(list(run_trials(study, smoke, order, Place(place.data, tmp_path), jobs=1))) >= len(order)
 
 
 def test_what_needs_an_arm_that_diverged_is_said_and_is_not_waited_for(

@@ -71,7 +71,10 @@ def run_trials(study: Study, scale: Scale, order: list[Trial], place: Place, *, 
         while waiting or running:
             for trial in [trial for trial in waiting if _ready(study, trial, done)][: jobs - len(running)]:
                 waiting.remove(trial)
-                running[pool.submit(run_trial, study, scale, trial, place)] = trial
+                try:
+                    running[pool.submit(run_trial, study, scale, trial, place)] = trial
+                except BrokenProcessPool as error:  # a worker died since the last look
+                    raise _worker_died(trial) from error
             if not running:  # the rest needs what failed or diverged
                 return
             finished, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
@@ -103,10 +106,14 @@ def _outcome(trial: Trial, future: Future[dict[str, Any]]) -> TrialDone | TrialF
     except FlyweightError as error:
         return TrialFailed(trial, error)
     except BrokenProcessPool as error:
-        raise TrainingError(
-            f"a worker process died while it ran {trial.name}",
-            do="run the same command again: it continues; with less memory to spare, use --jobs 1",
-        ) from error
+        raise _worker_died(trial) from error
+
+
+def _worker_died(trial: Trial) -> TrainingError:
+    return TrainingError(
+        f"a worker process died while {trial.name} was run, or was to be",
+        do="run the same command again: it continues; with less memory to spare, use --jobs 1",
+    )
 
 
 def _epochs_done(place: Place, trial: Trial) -> int:
