@@ -60,19 +60,21 @@ def serve(folder: Path, sshd: Path) -> Iterator[Server]:
     for key in ("host", "user", "stranger", "other"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
     shutil.copy(folder / "user.pub", folder / "authorized")
-    port, closed = free_port(), free_port()
+    port = free_port()
     (folder / "sshd.conf").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nPidFile none\nStrictModes no\nUsePAM no\n"
         f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nAuthorizedKeysFile {folder}/authorized\n"
         f"Subsystem sftp internal-sftp\nSetEnv LD_LIBRARY_PATH={folder}/base/lib\n"
     )
-    config = write_config(folder, port, closed, account)
     line: list[str] = [str(sshd), "-D", "-e", "-f", str(folder / "sshd.conf")]
     with (
+        socket.socket() as nobody,
         (folder / "log").open("wb") as log,
         subprocess.Popen(in_namespace(folder, home, line) if root else line, stdout=log, stderr=log) as process,
     ):
         try:
+            nobody.bind(("127.0.0.1", 0))  # and never listens: the port is nobody else's either
+            config = write_config(folder, port, nobody.getsockname()[1], account)
             wait_for(port, process, folder / "log")
             yield Server(config, account, process.pid, home)
         finally:

@@ -69,6 +69,16 @@ def there_now(server: Server, command: str) -> None:
     subprocess.run(["ssh", "-F", server.config, "pi", command], check=True, capture_output=True)
 
 
+def left_in_tmp(server: Server) -> set[str]:
+    """Return the folders of kits in /tmp: the account's, where it is another than that of the tests beside this one."""
+    command = 'find /tmp -maxdepth 1 -name "flyweight-kit-*" -user $(id -u)'
+    return set(
+        subprocess.run(
+            ["ssh", "-F", server.config, "pi", command], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
 def script(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IEXEC | stat.S_IXGRP | stat.S_IXOTH)
@@ -78,7 +88,7 @@ def script(path: Path, text: str) -> Path:
 def test_one_command_copies_runs_fetches_and_leaves_nothing(
     bundle: Path, pi: Remote, server: Server, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {path.name for path in Path("/tmp").glob("flyweight-kit-*")}
+    before = left_in_tmp(server)
     words = ["kit", str(bundle), "--out", str(tmp_path / "kit.zip"), "--ssh", "pi", "--ssh-config", str(pi.config)]
     words += ["--python", pi.python, "--result", str(tmp_path / "result.json"), "--quick", "--name", "pi4", "--json"]
     assert run(words) == 0
@@ -88,7 +98,7 @@ def test_one_command_copies_runs_fetches_and_leaves_nothing(
     found = read_result(tmp_path / "result.json")
     assert found.models[0].budget_values()["latency_p50"] is not None
     assert found.device == "pi4"
-    assert {path.name for path in Path("/tmp").glob("flyweight-kit-*")} <= before
+    assert left_in_tmp(server) <= before
 
 
 @other_account

@@ -88,7 +88,7 @@ def test_a_slow_net_gives_p50_only_and_says_so() -> None:
 
 
 def test_a_slow_net_is_recognised_by_its_number_of_samples(tmp_path: Path) -> None:
-    plan = Plan(2, Effort(samples=200, enough=60, soft_seconds=0.2, hard_seconds=0.3, warmup_seconds=0.1), False)
+    plan = Plan(2, Effort(samples=200, enough=60, soft_seconds=0.2, hard_seconds=1.0, warmup_seconds=0.1), False)
     found = time_specs({"slow": waiting(tmp_path, 40.0)}, plan)["slow"][MODEL]
     assert found.slow
     assert found.p50_ms >= 40  # type: ignore[operator]

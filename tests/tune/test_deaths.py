@@ -41,11 +41,11 @@ def begin(store: Store) -> None:
 
 def die_at(store: Store, work: str) -> None:
     """Leave the claim of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    me, store.owner = store.owner, Owner.of(process.pid)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    me, store.owner = store.owner, Owner.of(process.pid)  # while it lives: what has ended tells no start
     assert store.claim(work)
     store.owner = me
-    process.wait()
+    process.communicate(b"\n")
 
 
 def die_elsewhere(store: Store, work: str, epochs: int, pid: int, monkeypatch: pytest.MonkeyPatch) -> None:

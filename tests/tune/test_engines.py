@@ -60,11 +60,11 @@ def test_a_training_that_torch_or_the_memory_refuses_is_a_failed_trial_with_its_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_trial_at_which_workers_are_killed_fails_and_says_how_they_ended(engine: str, tmp_path: Path) -> None:
     """An epoch is longer than what the test needs to find the worker, so every death is at the same place."""
-    more = ("--set", "epochs=1", "--set", "data.image_size=64", "--set", "data.train_fraction=1", "--trials", "2")
+    more = ("--set", "epochs=1", "--set", "data.image_size=64", "--set", "data.train_fraction=0.1", "--trials", "2")
     out = tmp_path / "out"
     with (tmp_path / "said").open("w") as said, (tmp_path / "error").open("w") as error:
         process = subprocess.Popen(

@@ -32,9 +32,9 @@ def held(store: Store, *, dead: bool = False) -> dict[str, Owner]:
 
 def dead(store: Store) -> Owner:
     """Return a process of this machine that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    owner = Owner.of(process.pid)
-    process.wait()
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = Owner.of(process.pid)  # while it lives: what has ended tells no start
+    process.communicate(b"\n")
     return owner
 
 

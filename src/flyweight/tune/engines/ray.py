@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from flyweight.tune.store import Owner, open_store
 
 LOOK_SECONDS = 0.5
 KNOCK_SECONDS = 10.0
+START_TRIES = 2
 DIED: dict[type[Exception], str] = {  # Ray tells no exit code
     WorkerCrashedError: "killed, or crashed, as Ray says",
     NodeDiedError: "lost with its machine, as Ray says",
@@ -86,20 +87,34 @@ def _connect(jobs: int) -> bool:
     if ray.is_initialized():
         return False
     address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
+    # Without "local" it would join what another `ray start` left on this machine, and refuse the number of cores.
+    own: dict[str, Any] = {"address": "local", "num_cpus": jobs, "include_dashboard": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             if address and address != "auto":
                 _knock(address)
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=False, **options)
-        except (OSError, ValueError, RuntimeError) as error:
+            _init({"address": address} if address else own, tries=1 if address else START_TRIES)
+        except Exception as error:  # Ray raises just that where its processes do not come up in 30 s
             raise OutputError(
                 f"the Ray cluster {address or 'of this machine'} cannot be reached: {error}",
                 do="start it (ray start --head), set RAY_ADDRESS, or use --engine local",
                 more="docs/tuning.md#engines",
             ) from error
     return True
+
+
+def _init(options: Mapping[str, Any], tries: int) -> None:
+    """Join or start a cluster; a busy machine may take longer than Ray waits, and is faster the second time."""
+    for left in reversed(range(tries)):
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=False, **options)
+        except Exception:
+            if not left:
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 def _knock(address: str) -> None:
