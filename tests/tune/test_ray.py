@@ -18,6 +18,8 @@ import pytest
 import yaml
 from tests.workers import end, epochs_in
 
+from flyweight.errors import OutputError
+from flyweight.tune.engines import ray as engine
 from flyweight.tune.store import Owner
 
 SPACE = {
@@ -144,3 +146,21 @@ def test_a_cluster_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) ->
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("failures", "starts"), [(1, True), (2, False)])
+def test_a_cluster_of_ones_own_that_is_slow_to_start_is_started_once_more(
+    failures: int, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        asked.append(options)
+        if len(asked) <= failures:
+            raise Exception("the node has not come up in 30 s")  # what Ray raises
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(engine.ray, "init", init)
+    with contextlib.nullcontext() if starts else pytest.raises(OutputError, match="has not come up in 30 s"):
+        assert engine._connect(jobs=2)
+    assert [(options["address"], options["num_cpus"]) for options in asked] == [("local", 2)] * 2

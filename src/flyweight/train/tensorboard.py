@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,16 @@ NAME = "events.out.tfevents.0.flyweight"  # the same for every try: a run that i
 
 
 def write_scalars(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write loss, accuracy and learning rate of each epoch. Raises OutputError."""
+    """Write loss (nats), accuracy (0 to 1) and learning rate of each epoch, numbered from 1. Raises OutputError."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def events() -> Iterable[Event]:
-        now = time.time()
-        yield Event(wall_time=now, file_version="brain.Event:2")
-        for row in history:
-            values = [Summary.Value(tag=name, simple_value=float(row[name])) for name in SCALARS]
-            yield Event(wall_time=now, step=int(row["epoch"]), summary=Summary(value=values))
-
-    content = io.BytesIO()
+    content, now = io.BytesIO(), time.time()
     writer = RecordWriter(content)
-    for event in events():
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for row in history:
+        values = [Summary.Value(tag=name, simple_value=float(row[name])) for name in SCALARS]
+        event = Event(wall_time=now, step=int(row["epoch"]), summary=Summary(value=values))
         writer.write(event.SerializeToString())
     write_bytes(folder / NAME, content.getvalue())
