@@ -217,10 +217,11 @@ def check_name(variant: str) -> None:
 def _drop(manifest: dict[str, Any], name: str) -> None:
     """Forget an earlier conversion of that name."""
     earlier = manifest["variants"].get(name)
+    other = "convert it under another name (flyweight convert --name), or begin with a bundle without that variant"
     if earlier is not None and earlier.get("source") is None:
-        raise ExportError(f"the bundle has an exported variant {name!r}", do="give another name with --name")
+        raise ExportError(f"the bundle has an exported variant {name!r}", do=other)
     if any(one.get("source") == name for one in manifest["variants"].values()):
-        raise ExportError(f"other variants were made from {name!r}", do="give another name with --name")
+        raise ExportError(f"other variants were made from {name!r}", do=other)
     manifest["variants"].pop(name, None)
 
 
