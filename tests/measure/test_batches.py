@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,24 @@ def test_no_time_leaves_every_cell_out_with_the_reason(tmp_path: Path) -> None:
     timed, left_out = time_cells([waiting(tmp_path, 1.0), waiting(tmp_path, 1.0, 2)], deadline=Deadline(minutes=0.0))
     assert timed == []
     assert [one.why for one in left_out] == ["the 0 minutes were over"] * 2
+
+
+def test_a_process_that_would_end_after_the_deadline_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes were planned for all of the time; each takes a fifth longer than it was given."""
+    cell, pace = waiting(tmp_path, 1.0), (0.001, 100.0)
+    planned = plan_cell(cell, *pace, 3, memory=False).seconds
+    deadline, real = Deadline(minutes=1.1 * planned / 60), batches.time_in_fresh_process
+
+    def slow(spec: Spec) -> dict[str, Any]:
+        deadline.start -= 1.2 * planned / 3
+        return real(spec)
+
+    monkeypatch.setattr(batches, "time_in_fresh_process", slow)
+    timed, left_out = time_cells([cell], deadline=deadline, processes=3, paces={cell: pace}, memory=False)
+    assert left_out == []
+    assert [len(one.latency.samples_ms) for one in timed] == [2]
 
 
 def test_cells_are_timed_in_their_own_processes_and_given_back_in_order(tmp_path: Path) -> None:

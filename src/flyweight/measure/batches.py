@@ -283,7 +283,7 @@ def _run(
         cell = plan.cell
         if cell in failed:
             continue
-        if deadline.seconds_left <= 0:
+        if deadline.seconds_left < plan.seconds / plan.processes:  # it would end too late
             if not found[cell]:
                 failed[cell] = LeftOut(str(cell), deadline.why)
             continue

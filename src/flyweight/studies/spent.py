@@ -59,9 +59,11 @@ def _facts(seconds: Mapping[str, float]) -> SecondsFacts:
 
 def spent(cost: CostFacts) -> dict[str, str]:
     """Return the cost of a study in words, for its conditions."""
-    minutes = (cost.measured.loading + cost.measured.computing + cost.unsplit_seconds) / 60
+    clock = cost.measured.total + cost.unsplit_seconds
+    own = cost.spent(cost.measured) if not cost.unsplit_seconds else 0.0  # not known apart from other programs'
     on = "one thread each; no GPU" if is_cpu(cost.device) else f"trained on {cost.device}"
-    found = {"training cost": f"{minutes:,.1f} {cost.unit}-minutes over all runs, {on}"}
+    minutes = f"{(own or clock) / 60:,.1f} {cost.unit}-minutes over all runs, {clock / 60:,.1f} by the clock"
+    found = {"training cost": f"{minutes}, {on}"}
     known, calls = cost.energy_calls
     if cost.joules is not None:
         note = "" if known == calls else f" ({known} of {calls} calls)"
