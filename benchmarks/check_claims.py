@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pages import TABLES, bundles
+from pages import TABLES
 
 from flyweight.report.study import StudyFacts, markdown
 
@@ -26,14 +26,12 @@ def main() -> int:
     for report in sorted(STUDIES.glob("*.json")):
         text = markdown(StudyFacts.model_validate_json(report.read_bytes()))
         failed |= fill(STUDIES.with_suffix(".md"), f"study {report.stem}", text)
-    for results, page in (("tiny_cnn.json", "tiny.md"), ("lightweight_five.json", "compare.md")):
-        if (found := HERE / "results" / results).exists():
-            failed |= fill(STUDIES.parent / page, "bundles", bundles(json.loads(found.read_text())["details"]))
-    ship = HERE / "results" / "ship.json"
-    details = json.loads(ship.read_text())["details"] if ship.exists() else {}
-    for name, (page, draw) in TABLES.items():
-        if name in details:
-            failed |= fill(STUDIES.parent / page, name, draw(details[name]))
+    for results, key, page, markers, draw in TABLES:
+        file = HERE / "results" / results
+        details = json.loads(file.read_text())["details"] if file.exists() else {}
+        content = details if key is None else details.get(key)
+        if content:
+            failed |= fill(STUDIES.parent / page, markers, draw(content))
     return failed | fill(README, "claims", table(rows))
 
 

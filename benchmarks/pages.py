@@ -32,6 +32,41 @@ def bundles(details: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+AGAIN = "(again)"  # how the name of an A/A arm ends
+
+
+def batches(details: Mapping[str, Any]) -> str:
+    """Return a table for each backend and number of threads: p50 of a whole batch and images per second by batch."""
+    cells = [cell for cell in details["cells"] if not cell["model"].endswith(AGAIN)]
+    groups = dict.fromkeys((cell["backend"], cell["threads"]) for cell in cells)
+    return "\n\n".join(_batches(details, cells, *group) for group in groups)
+
+
+def _batches(details: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], backend: str, threads: int) -> str:
+    own = [cell for cell in cells if (cell["backend"], cell["threads"]) == (backend, threads)]
+    found = {(cell["model"], cell["batch"]): cell for cell in own}
+    curves = {one["model"]: one for one in details["curves"] if (one["backend"], one["threads"]) == (backend, threads)}
+    sizes = sorted({cell["batch"] for cell in own})
+    lines = [
+        f"**{backend}, {threads} thread{'s' if threads > 1 else ''}**",
+        "",
+        f"| network | parameters | M MACs | {' | '.join(map(str, sizes))} | knee |",
+        f"|{' --- |' * (len(sizes) + 4)}",
+    ]
+    for model, curve in curves.items():
+        counted, knee = details["counted"][model], curve["knee_batch"] or "–"
+        shown = " | ".join(_batch(found.get((model, size))) for size in sizes)
+        lines.append(f"| {model} | {counted['params']:,} | {counted['macs'] / 1e6:,.0f} | {shown} | {knee} |")
+    return "\n".join(lines)
+
+
+def _batch(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    p50 = cell["p50"]["ms"]
+    return f"{'–' if p50 is None else f'{p50:,.3g}' if p50 < 100 else f'{p50:,.0f}'} · {cell['images_per_second']:.3g}"
+
+
 def formats(tables: Mapping[str, Any]) -> str:
     """Return a table a network: every file, what it changes, and whether it ships."""
     return "\n\n".join(_formats(name, table) for name, table in tables.items())
@@ -118,9 +153,12 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "/").split())
 
 
-# What of ship.json stands where: name of the markers and of the details: (page, how it is drawn).
-TABLES = {
-    "formats": ("shipping.md", formats),
-    "compression": ("shipping.md", compression),
-    "reject": ("serve.md", reject),
-}
+# What stands where: (results file, key of its details or None for all of them, page, its markers, how it is drawn).
+TABLES = (
+    ("tiny_cnn.json", None, "tiny.md", "bundles", bundles),
+    ("lightweight_five.json", None, "compare.md", "bundles", bundles),
+    ("tuning_seven_latency.json", None, "studies.md", "tuning_seven latency", batches),
+    ("ship.json", "formats", "shipping.md", "formats", formats),
+    ("ship.json", "compression", "shipping.md", "compression", compression),
+    ("ship.json", "reject", "serve.md", "reject", reject),
+)

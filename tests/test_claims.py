@@ -6,6 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -116,3 +117,26 @@ def test_pages_of_ship_show_every_file_and_every_refusal(claims: ModuleType, tmp
         "| `net` | 0.6000 | 90.0 % [80.0, 95.0] | 90.0 % [80.0, 95.0] | mnist 90.0 % [80.0, 95.0] |"
         in (tmp_path / "serve.md").read_text()
     )
+
+
+def test_the_page_of_batches_has_a_row_a_network_and_leaves_the_arms_for_the_noise_out(
+    claims: ModuleType, tmp_path: Path
+) -> None:
+    def cell(model: str, batch: int, ms: float | None) -> dict[str, Any]:
+        latency = {"ms": ms, "low_ms": ms, "high_ms": ms, "reason": None}
+        where = {"backend": "onnxruntime", "threads": 1, "batch": batch}
+        return {"model": model, **where, "p50": latency, "images_per_second": 123.4}
+
+    details = {
+        "counted": {"net 64 px": {"params": 1234, "macs": 5.6e6}},
+        "cells": [cell("net 64 px", 1, 1.234), cell("net 64 px (again)", 1, 1.3), cell("net 64 px", 512, None)],
+        "curves": [{"model": "net 64 px", "backend": "onnxruntime", "threads": 1, "knee_batch": None}],
+    }
+    file = tmp_path / "results" / "tuning_seven_latency.json"
+    file.write_text(json.dumps({"claims": [], "conditions": {}, "details": details}))
+    (tmp_path / "studies.md").write_text("<!-- tuning_seven latency -->\n<!-- /tuning_seven latency -->\n")
+    assert claims.main() == 0
+    page = (tmp_path / "studies.md").read_text()
+    assert "**onnxruntime, 1 thread**" in page
+    assert "| net 64 px | 1,234 | 6 | 1.23 · 123 | – · 123 | – |" in page
+    assert "again" not in page
