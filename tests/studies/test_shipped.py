@@ -48,6 +48,7 @@ def test_the_five_nets_are_all_ranked_and_each_factor_has_its_question() -> None
     assert len({(len(tune.tries), tune.epochs) for tune in tuned}) == 1
 
 
+@pytest.mark.slow  # scale smoke of tuning_seven is run without
 def test_lightweight_five_runs_at_scale_smoke(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["reproduce", "lightweight_five", "--scale", "smoke", "--data", str(data), "--out", str(tmp_path / "out")]
     assert run([*command, "--jobs", "1"]) == 0
