@@ -32,29 +32,31 @@ def bundles(details: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-AGAIN = "(again)"  # how the name of an A/A arm ends
-
-
 def batches(details: Mapping[str, Any]) -> str:
-    """Return a table for each backend and number of threads: p50 of a whole batch and images per second by batch."""
-    cells = [cell for cell in details["cells"] if not cell["model"].endswith(AGAIN)]
-    groups = dict.fromkeys((cell["backend"], cell["threads"]) for cell in cells)
-    return "\n\n".join(_batches(details, cells, *group) for group in groups)
+    """Return a table for each backend and number of threads: p50 of a whole batch and images per second by batch.
+
+    It has the networks that have a curve; the A/A arms have none.
+    """
+    groups = dict.fromkeys((curve["backend"], curve["threads"]) for curve in details["curves"])
+    return "\n\n".join(_batches(details, *group) for group in groups)
 
 
-def _batches(details: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], backend: str, threads: int) -> str:
-    own = [cell for cell in cells if (cell["backend"], cell["threads"]) == (backend, threads)]
-    found = {(cell["model"], cell["batch"]): cell for cell in own}
-    curves = {one["model"]: one for one in details["curves"] if (one["backend"], one["threads"]) == (backend, threads)}
-    sizes = sorted({cell["batch"] for cell in own})
+def _batches(details: Mapping[str, Any], backend: str, threads: int) -> str:
+    curves, cells = (
+        [one for one in details[key] if (one["backend"], one["threads"]) == (backend, threads)]
+        for key in ("curves", "cells")
+    )
+    found = {(cell["model"], cell["batch"]): cell for cell in cells}
+    sizes = sorted({cell["batch"] for cell in cells})
     lines = [
         f"**{backend}, {threads} thread{'s' if threads > 1 else ''}**",
         "",
         f"| network | parameters | M MACs | {' | '.join(map(str, sizes))} | knee |",
         f"|{' --- |' * (len(sizes) + 4)}",
     ]
-    for model, curve in curves.items():
-        counted, knee = details["counted"][model], curve["knee_batch"] or "–"
+    for curve in curves:
+        model, knee = curve["model"], curve["knee_batch"] or "–"
+        counted = details["counted"][model]
         shown = " | ".join(_batch(found.get((model, size))) for size in sizes)
         lines.append(f"| {model} | {counted['params']:,} | {counted['macs'] / 1e6:,.0f} | {shown} | {knee} |")
     return "\n".join(lines)

@@ -59,10 +59,11 @@ def _facts(seconds: Mapping[str, float]) -> SecondsFacts:
 
 def spent(cost: CostFacts) -> dict[str, str]:
     """Return the cost of a study in words, for its conditions."""
-    clock = cost.measured.total + cost.unsplit_seconds
-    own = cost.spent(cost.measured) if not cost.unsplit_seconds else 0.0  # not known apart from other programs'
+    clock, own = cost.measured.total + cost.unsplit_seconds, cost.spent(cost.measured)
     on = "one thread each; no GPU" if is_cpu(cost.device) else f"trained on {cost.device}"
-    minutes = f"{(own or clock) / 60:,.1f} {cost.unit}-minutes over all runs, {clock / 60:,.1f} by the clock"
+    minutes = f"{clock / 60:,.1f} minutes by the clock over all runs"
+    if own and not cost.unsplit_seconds:  # else what other programs took is not known apart
+        minutes = f"{own / 60:,.1f} {cost.unit}-minutes over all runs, {clock / 60:,.1f} by the clock"
     found = {"training cost": f"{minutes}, {on}"}
     known, calls = cost.energy_calls
     if cost.joules is not None:
