@@ -69,6 +69,21 @@ def _batch(cell: Mapping[str, Any] | None) -> str:
     return f"{'–' if p50 is None else f'{p50:,.3g}' if p50 < 100 else f'{p50:,.0f}'} · {cell['images_per_second']:.3g}"
 
 
+def passes(details: Mapping[str, Any]) -> str:
+    """Return a row a searcher: its image passes over all of random search's, in each repetition and in the middle."""
+    numbers = list(dict.fromkeys(row["repetition"] for row in details["rows"]))
+    lines = [
+        f"| searcher | {' | '.join(f'seed {number}' for number in numbers)} | median [smallest, largest] |",
+        f"|{' --- |' * (len(numbers) + 2)}",
+    ]
+    for arm, median in details["medians"].items():
+        own = {row["repetition"]: row for row in details["rows"] if row["arm"] == arm}
+        shown = " | ".join(f"{'' if own[one]['reached'] else '> '}{own[one]['ratio']:.3f}" for one in numbers)
+        lines.append(f"| {arm} | {shown} | {median['value']:.3f} [{median['low']:.3f}, {median['high']:.3f}] |")
+    targets = " | ".join(f"{100 * one['target']:.2f} %" for one in details["targets"])
+    return "\n".join([*lines, f"| target | {targets} | |"])
+
+
 def formats(tables: Mapping[str, Any]) -> str:
     """Return a table a network: every file, what it changes, and whether it ships."""
     return "\n\n".join(_formats(name, table) for name, table in tables.items())
@@ -160,6 +175,7 @@ TABLES = (
     ("tiny_cnn.json", None, "tiny.md", "bundles", bundles),
     ("lightweight_five.json", None, "compare.md", "bundles", bundles),
     ("tuning_seven_latency.json", None, "studies.md", "tuning_seven latency", batches),
+    ("search_efficiency.json", None, "tuning.md", "passes", passes),
     ("ship.json", "formats", "shipping.md", "formats", formats),
     ("ship.json", "compression", "shipping.md", "compression", compression),
     ("ship.json", "reject", "serve.md", "reject", reject),

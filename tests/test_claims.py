@@ -119,6 +119,23 @@ def test_pages_of_ship_show_every_file_and_every_refusal(claims: ModuleType, tmp
     )
 
 
+def test_the_page_of_searchers_says_which_repetition_was_not_reached(claims: ModuleType, tmp_path: Path) -> None:
+    rows = [
+        {"arm": "ours", "repetition": 0, "ratio": 0.1234, "reached": True},
+        {"arm": "ours", "repetition": 1, "ratio": 1.02, "reached": False},
+    ]
+    median = {"ours": {"value": 0.57, "low": 0.1234, "high": 1.02, "n": 2}}
+    details = {"rows": rows, "medians": median, "targets": [{"target": 0.8606}, {"target": 0.8563}]}
+    file = tmp_path / "results" / "search_efficiency.json"
+    file.write_text(json.dumps({"claims": [], "conditions": {}, "details": details}))
+    (tmp_path / "tuning.md").write_text("<!-- passes -->\n<!-- /passes -->\n")
+    assert claims.main() == 0
+    page = (tmp_path / "tuning.md").read_text()
+    assert "| searcher | seed 0 | seed 1 | median [smallest, largest] |" in page
+    assert "| ours | 0.123 | > 1.020 | 0.570 [0.123, 1.020] |" in page
+    assert "| target | 86.06 % | 85.63 % | |" in page
+
+
 def test_the_page_of_batches_has_a_row_a_network_and_leaves_the_arms_for_the_noise_out(
     claims: ModuleType, tmp_path: Path
 ) -> None:
